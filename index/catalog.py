@@ -1,0 +1,243 @@
+"""The catalog: one SQLite file with documents, pages, words and settings, through sqlite-utils.
+
+What is in a committed transaction here exists; what is not, does not (index.directory). Each row that carries content
+has a CRC-32 over its other columns, so that a flipped byte is found (index.upkeep). Every PRAGMA is set explicitly, as
+builds differ; one SQLite library serves all connections: pysqlite3 where its wheel is installed, else the standard one.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3 as types_sqlite
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3
+
+from index.errors import DiskFull, FormatError, NotAnIndex
+
+FILE = "catalog.sqlite3"
+APPLICATION_ID = 0x4F435456  # "OCTV"
+Row = dict[str, Any]
+Connection = types_sqlite.Connection
+SQLITE_VERSION: tuple[int, ...] = tuple(sqlite3.sqlite_version_info)
+SQLiteError: type[Exception] = sqlite3.Error
+
+_TABLES = {
+    "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "documents": """id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
+        title TEXT NOT NULL, size INTEGER NOT NULL, page_count INTEGER NOT NULL, state TEXT NOT NULL,
+        reason TEXT NOT NULL, metadata TEXT NOT NULL, source TEXT NOT NULL, added TEXT NOT NULL,
+        visible INTEGER NOT NULL, crc INTEGER NOT NULL""",
+    "paths": """path TEXT PRIMARY KEY, name TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+        document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE""",
+    "shards": "id INTEGER PRIMARY KEY, committed INTEGER NOT NULL",
+    "pages": """id INTEGER PRIMARY KEY AUTOINCREMENT,
+        document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+        number INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, width REAL NOT NULL, height REAL NOT NULL,
+        shard INTEGER NOT NULL, offset INTEGER NOT NULL, tokens INTEGER NOT NULL, payload_crc INTEGER NOT NULL,
+        crc INTEGER NOT NULL, UNIQUE(document, number)""",
+    "page_text": """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, text TEXT NOT NULL,
+        word_boxes BLOB NOT NULL, token_boxes BLOB NOT NULL, crc INTEGER NOT NULL""",
+}
+_SEARCH = "page_search"  # FTS5 over index.text.terms of title, file name and body; rowid = page
+_KNOWN = {
+    *_TABLES,
+    _SEARCH,
+    "sqlite_sequence",
+    *(f"{_SEARCH}_{part}" for part in ("data", "idx", "content", "docsize", "config")),
+}
+
+
+def _first_schema(db: Database) -> None:
+    for name, columns in _TABLES.items():
+        db.execute(f"CREATE TABLE {name} ({columns})")
+    db.execute("CREATE INDEX paths_document ON paths(document)")
+    db.execute(
+        f"CREATE VIRTUAL TABLE {_SEARCH} USING fts5(title, name, body, tokenize='unicode61 remove_diacritics 2')"
+    )
+    if SQLITE_VERSION >= (3, 42):
+        db.execute(f"INSERT INTO {_SEARCH}({_SEARCH}, rank) VALUES ('secure-delete', 1)")
+
+
+MIGRATIONS: list[Callable[[Database], None]] = [_first_schema]
+"""Step i takes a catalog from version i to i + 1, inside one transaction; steps are appended, never edited."""
+
+
+def connect(folder: Path, *, write: bool) -> Database:
+    """Open the catalog of an index folder, checked. write: create it or bring it up to date if need be.
+
+    Raises NotAnIndex where the file is no catalog of ours, FormatError where it is newer than this version of Octavo or
+    needs a writer to bring it up to date.
+    """
+    path = folder / FILE
+    mode = "rwc" if write else "ro"
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
+    except SQLiteError as error:
+        raise NotAnIndex(f"{path}: cannot be opened ({error}); octavo add creates an index") from error
+    try:
+        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        db = Database(connection, recursive_triggers=False)
+        _set_pragmas(db, write)
+        _check_format(db, path, write)
+        return db
+    except SQLiteError as error:
+        connection.close()
+        raise NotAnIndex(
+            f"{path}: not a readable catalog ({error}); restore it from a backup or index again"
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _set_pragmas(db: Database, write: bool) -> None:
+    settings = {
+        "busy_timeout": 5000,
+        "trusted_schema": "OFF",
+        "cell_size_check": "ON",
+        "mmap_size": 0,
+        "foreign_keys": "ON",
+        "cache_size": -16_000,
+        "temp_store": "MEMORY",
+    }
+    if write:
+        settings |= {"journal_mode": "WAL", "synchronous": "FULL", "secure_delete": "ON"}
+    else:
+        settings |= {"query_only": "ON"}
+    for name, value in settings.items():
+        db.execute(f"PRAGMA {name}={value}").fetchall()
+
+
+def _check_format(db: Database, path: Path, write: bool) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    schema = {(row[0], row[1]) for row in db.execute("SELECT type, name FROM sqlite_master")}
+    if schema and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise NotAnIndex(f"{path}: an SQLite file, but not an Octavo catalog; give another --index")
+    if version > len(MIGRATIONS):
+        raise FormatError(
+            f"{path}: format {version}, this Octavo reads up to {len(MIGRATIONS)}; install a newer Octavo to open it"
+        )
+    odd = {name for kind, name in schema if kind in ("trigger", "view") or (kind == "table" and name not in _KNOWN)}
+    if odd:
+        raise NotAnIndex(f"{path}: holds {', '.join(sorted(odd))}, which Octavo does not write; it will not be opened")
+    if version < len(MIGRATIONS) and not write:
+        raise FormatError(
+            f"{path}: format {version} is older than {len(MIGRATIONS)}; run octavo compact once to convert it"
+        )
+    for step, migrate in enumerate(MIGRATIONS[version:], version + 1):
+        with transaction(db):
+            migrate(db)
+            db.execute(f"PRAGMA user_version={step}")
+            db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+@contextmanager
+def transaction(db: Database) -> Iterator[None]:
+    """One write transaction: all of it is durable when the block ends, or none of it ever was."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+    except BaseException as error:
+        if db.conn.in_transaction:
+            db.conn.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
+            raise DiskFull(
+                f"the catalog could not be written ({error}); free some space and run the command again"
+            ) from error
+        raise
+
+
+def row_crc(*columns: object) -> int:
+    """CRC-32 over the columns of a row: text as UTF-8, numbers by repr, blobs as they are, each with its length."""
+    crc = 0
+    for column in columns:
+        data = column if isinstance(column, bytes) else str(column).encode("utf-8", "surrogateescape")
+        crc = zlib.crc32(data, zlib.crc32(str(len(data)).encode(), crc))
+    return crc
+
+
+DOCUMENT_COLUMNS = (
+    "content", "kind", "title", "size", "page_count", "state", "reason", "metadata", "source", "added", "visible",
+)  # fmt: skip
+PAGE_COLUMNS = (
+    "document", "number", "state", "reason", "width", "height", "shard", "offset", "tokens", "payload_crc",
+)  # fmt: skip
+TEXT_COLUMNS = ("page", "text", "word_boxes", "token_boxes")
+CHECKED = {"documents": DOCUMENT_COLUMNS, "pages": PAGE_COLUMNS, "page_text": TEXT_COLUMNS}
+
+
+def insert(db: Database, table: str, row: Row) -> int:
+    """Insert a row of a checked table with its CRC; the new rowid."""
+    columns = [*row, "crc"]
+    values = [*row.values(), row_crc(*(row[name] for name in CHECKED[table]))]
+    marks = ", ".join("CAST(? AS TEXT)" if name == "source" else "?" for name in columns)
+    values = [as_text(value) if name == "source" else value for name, value in zip(columns, values, strict=True)]
+    return int(db.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values).lastrowid)
+
+
+def update_document(db: Database, document: int, **changes: object) -> None:
+    """Change columns of a document and its CRC with them."""
+    row = one(db, "SELECT * FROM documents WHERE id = ?", [document])
+    assert row is not None
+    row |= changes
+    sets = ", ".join(f"{name} = CAST(? AS TEXT)" if name == "source" else f"{name} = ?" for name in changes)
+    values = [as_text(value) if name == "source" else value for name, value in changes.items()]
+    crc = row_crc(*(row[name] for name in DOCUMENT_COLUMNS))
+    db.execute(f"UPDATE documents SET {sets}, crc = ? WHERE id = ?", [*values, crc, document])
+
+
+def set_path(db: Database, path: str, document: int, size: int, mtime_ns: int) -> None:
+    """Say that `path` holds `document`, whatever it held before."""
+    db.execute(
+        "INSERT OR REPLACE INTO paths (path, name, size, mtime_ns, document)"
+        " VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
+        [as_text(path), as_text(Path(path).name), size, mtime_ns, document],
+    )
+
+
+def as_text(value: object) -> bytes:
+    """A path as bytes, which need not be UTF-8; bind it to `CAST(? AS TEXT)`."""
+    return str(value).encode("utf-8", "surrogateescape")
+
+
+def one(db: Database, sql: str, values: Iterable[object] = ()) -> Row | None:
+    """The first row as a dict, or None."""
+    return next(rows(db, sql, values), None)
+
+
+def rows(db: Database, sql: str, values: Iterable[object] = ()) -> Iterator[Row]:
+    """Rows as dicts."""
+    cursor = db.conn.execute(sql, list(values))
+    names = [column[0] for column in cursor.description]
+    return (dict(zip(names, row, strict=True)) for row in cursor)
+
+
+def setting(db: Database, key: str, default: Any = None) -> Any:
+    """A setting, from JSON."""
+    row = one(db, "SELECT value FROM settings WHERE key = ?", [key])
+    return default if row is None else json.loads(row["value"])
+
+
+def put_setting(db: Database, key: str, value: object) -> None:
+    """Store a setting as JSON."""
+    db.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", [key, json.dumps(value)])
+
+
+def pack_boxes(boxes: np.ndarray) -> bytes:
+    """(n, 4) fractions of the page -> 8 bytes a box, each edge in 1/65,535."""
+    return np.rint(np.clip(boxes, 0, 1) * 65_535).astype("<u2").tobytes()
+
+
+def unpack_boxes(data: bytes) -> np.ndarray:
+    """8 bytes a box -> (n, 4) float32 fractions of the page."""
+    return np.frombuffer(data, "<u2").reshape(-1, 4).astype(np.float32) / 65_535

@@ -1,0 +1,87 @@
+"""Rows of unequal length, flat: `Ragged` for vectors, `Codes` for what a codec made of them.
+
+n groups (pages, or queries) of t_i rows each lie one after another in one array of T rows; `offsets` says where each
+begins. Nothing is ever padded, so no score depends on what else is in the batch. Not here: arithmetic, storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """values: (T, d) float; offsets: (n + 1,) int64, rising from 0 to T. Group i is values[offsets[i]:offsets[i + 1]].
+
+    >>> r = Ragged.of([np.ones((2, 3), np.float32), np.zeros((0, 3), np.float32)])
+    >>> len(r), r.lengths.tolist(), r[1].shape
+    (2, [2, 0], (0, 3))
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __post_init__(self) -> None:
+        check_offsets(self.offsets, len(self.values))
+
+    @classmethod
+    def of(cls, groups: Sequence[np.ndarray], dim: int | None = None) -> Ragged:
+        """Join groups of (t_i, d) into one. dim: d, needed only where there is no group."""
+        values = np.concatenate(groups) if len(groups) else np.zeros((0, dim or 0), np.float32)
+        return cls(np.ascontiguousarray(values), offsets_of([len(group) for group in groups]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Encoded rows of n pages. values: (T, w), what `codec` made of (T, d); scales: (T,) float16, or None for a codec
+    without; offsets as in `Ragged`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+    codec: str
+    scales: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        check_offsets(self.offsets, len(self.values))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64."""
+        return np.diff(self.offsets)
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """(n,) lengths -> (n + 1,) int64 offsets.
+
+    >>> offsets_of([2, 0, 3]).tolist()
+    [0, 2, 2, 5]
+    """
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def check_offsets(offsets: np.ndarray, rows: int) -> None:
+    """Raise ValueError unless offsets rise from 0 to `rows`."""
+    if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets must rise from 0 to the {rows} rows; got {offsets[:4]}...{offsets[-1:]}")

@@ -1,0 +1,166 @@
+"""Reading: one generation of an index, whole, for as long as it is looked at.
+
+A snapshot is a read transaction of the catalog and the maps of the shards that it names. What a writer commits
+meanwhile is not in it; compaction removes files, but a map keeps what it maps. A page whose block is damaged is left
+out and named in the log, the rest is served. Not here: scores (retriever), writing (index.writer).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlite_utils import Database
+
+from index import candidates, catalog, text
+from index.codec import CODECS
+from index.errors import DamageError
+from index.ragged import Codes, offsets_of
+from index.store import Extent, Layout, Shards
+from index.where import compile_where
+
+logger = logging.getLogger("octavo.index")
+TITLE_WEIGHT, NAME_WEIGHT = 2.0, 1.0  # of a term in the title or file name, where one in the text weighs 1
+_VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
+
+
+@dataclass
+class State:
+    """What a generation's snapshots share. ids: (n,) int64, rising; extents: where each page lies."""
+
+    generation: int
+    ids: np.ndarray
+    extents: list[Extent]
+    shards: Shards
+    damaged: dict[int, str] = field(default_factory=dict)
+    first_stage: candidates.Candidates | None = None
+    before: candidates.Candidates | None = None  # the first stage of the generation before, to start from
+
+    @property
+    def tokens(self) -> int:
+        """Stored token vectors of all pages."""
+        return sum(extent.tokens for extent in self.extents)
+
+
+class Snapshot:
+    """One generation; made by `Index.snapshot()`, valid inside its `with` block."""
+
+    def __init__(self, db: Database, folder: Path, layout: Layout, state: State, stage: str) -> None:
+        self.db, self.folder, self.layout, self.state, self._stage = db, folder, layout, state, stage
+
+    @property
+    def generation(self) -> int:
+        """Rises with every change that a search can see."""
+        return self.state.generation
+
+    def __len__(self) -> int:
+        return len(self.state.ids)
+
+    def extent(self, page: int) -> Extent:
+        """Where a page lies. Raises KeyError for a page that is not in this generation."""
+        row = int(np.searchsorted(self.state.ids, page))
+        if row == len(self.state.ids) or self.state.ids[row] != page:
+            raise KeyError(page)
+        return self.state.extents[row]
+
+    def gather(self, ids: Sequence[int] | np.ndarray) -> Codes:
+        """The stored tokens of n pages, in the order asked for; a damaged page has none."""
+        values, scales, lengths = [], [], []
+        kind, int8 = CODECS[self.layout.codec], self.layout.codec == "int8"
+        for page in ids:
+            codes, scale, _ = self._block(int(page))
+            values.append(codes)
+            lengths.append(len(codes))
+            if scale is not None:
+                scales.append(scale)
+        joined = np.concatenate(values) if values else np.zeros((0, self.layout.dim), kind)
+        scale = (np.concatenate(scales) if scales else np.zeros(0, "<f2")) if int8 else None
+        return Codes(joined, offsets_of(lengths), self.layout.codec, scale)
+
+    def pooled(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, D) float32: the pooled vectors of pages; zeros for a damaged one."""
+        if not len(ids):
+            return np.zeros((0, self.layout.single_dim), np.float32)
+        return np.stack([self._block(int(page))[2] for page in ids]).astype(np.float32)
+
+    def _block(self, page: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        if page not in self.state.damaged:
+            try:
+                return self.state.shards.block(page, self.extent(page))
+            except DamageError as error:
+                row = self.page(page)
+                where = f"{row['title'] or row['content']}, page {row['number']}" if row else f"page id {page}"
+                self.state.damaged[page] = str(error)
+                logger.warning("%s is left out: %s", where, error)
+        empty = np.zeros((0, self.layout.dim), CODECS[self.layout.codec])
+        scales = np.zeros(0, "<f2") if self.layout.codec == "int8" else None
+        return empty, scales, np.zeros(self.layout.single_dim, "<f2")
+
+    @property
+    def first_stage(self) -> candidates.Candidates:
+        """The candidates of this generation."""
+        if self.state.first_stage is None:
+            self.state.first_stage = self._build_first_stage()
+        return self.state.first_stage
+
+    def _build_first_stage(self) -> candidates.Candidates:
+        ids = self.state.ids[[extent.tokens > 0 for extent in self.state.extents]]
+        if self._stage == "exact":
+            return candidates.Exact(ids)
+        if isinstance(self.state.before, candidates.Pooled):
+            pooled = self.state.before.copy()
+        else:
+            saved = candidates.load(self.folder / "cache", self.layout.index, self.layout.single_dim)
+            pooled = saved or candidates.Pooled(self.layout.single_dim)
+        pooled.update(ids, self.pooled)
+        return pooled
+
+    def allowed(self, where: dict[str, Any] | None) -> np.ndarray | None:
+        """The ids that a filter leaves, rising, or None where there is no filter."""
+        if not where:
+            return None
+        condition, values = compile_where(where)
+        found = self.db.conn.execute(f"{_VISIBLE} AND {condition} ORDER BY p.id", values)
+        return np.fromiter((row[0] for row in found), np.int64)
+
+    def match(self, query: str, where: dict[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query: scores (n,) float64 > 0, ids (n,),
+        best first, ties by id."""
+        expression = text.match_any(query)
+        if not expression:
+            return np.zeros(0), np.zeros(0, np.int64)
+        condition, values = compile_where(where)
+        found = self.db.conn.execute(
+            f"SELECT rowid, -bm25(page_search, {TITLE_WEIGHT}, {NAME_WEIGHT}, 1.0) AS score FROM page_search"
+            f" WHERE page_search MATCH ? AND rowid IN ({_VISIBLE} AND {condition}) ORDER BY score DESC, rowid",
+            [expression, *values],
+        ).fetchall()
+        return np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
+
+    def page(self, page: int) -> catalog.Row | None:
+        """A page with its document: the columns of both, None where there is no such page."""
+        return self.pages([page]).get(page)
+
+    def pages(self, ids: Iterable[int]) -> dict[int, catalog.Row]:
+        """Pages by id, each with its document's columns and one of its paths."""
+        marks = ",".join(str(int(page)) for page in ids)
+        return {
+            row["id"]: row
+            for row in catalog.rows(
+                self.db,
+                "SELECT p.id, p.number, p.state, p.width, p.height, p.tokens, d.id AS document, d.content, d.title,"
+                " d.kind, d.metadata, d.page_count, (SELECT min(path) FROM paths WHERE document = d.id) AS path"
+                f" FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1 AND p.id IN ({marks})",
+            )
+        }
+
+    def text(self, page: int) -> tuple[str, np.ndarray, np.ndarray]:
+        """The words of a page joined by spaces, their boxes (w, 4), and its tokens' boxes (t, 4), as page fractions."""
+        row = catalog.one(self.db, "SELECT * FROM page_text WHERE page = ?", [page])
+        if row is None:
+            return "", np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)
+        return row["text"], catalog.unpack_boxes(row["word_boxes"]), catalog.unpack_boxes(row["token_boxes"])

@@ -1,0 +1,270 @@
+"""The token store: append-only shard files, written with pwrite and read through memory maps.
+
+A shard is a 64-byte header and then one block a page: a 64-byte header, the codes, the scales, the pooled vector, zeros
+up to a multiple of 64. A block exists once the catalog names it: the writer syncs blocks, the catalog commits them
+after, and what lies beyond the committed end is cut off by the next writer. Nothing is ever changed in place or
+written through a map, and a map never reaches past the committed end. Not here: which page is where (catalog).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from index.codec import CODECS, encode
+from index.errors import DamageError, DiskFull, FormatError
+from index.failpoint import failpoint
+
+SHARD_BYTES = 1 << 30  # a shard that has reached this is left as it is and the next one begun
+ALIGN = 64
+_SHARD = struct.Struct("<8sII8sQ16s12xI")  # magic, format, dim, codec, shard, index, CRC of what is before
+_BLOCK = struct.Struct("<4sIQIIQI24xI")  # magic, format, page, tokens, pooled dim, payload bytes, payload CRC, CRC
+_MAGIC, _PAGE, _FORMAT = b"OCTAVO\r\n", b"PAGE", 1
+
+
+class Extent(NamedTuple):
+    """Where a page's block lies: shard, offset of the block in bytes, tokens, CRC-32 of its payload."""
+
+    shard: int
+    offset: int
+    tokens: int
+    crc: int
+
+
+class Block(NamedTuple):
+    """A page ready to be written: tokens, CRC-32 of the payload, and all bytes of the block."""
+
+    tokens: int
+    crc: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What every block of an index looks like. index: 16 bytes that name it; single_dim: D of the pooled vector."""
+
+    index: bytes
+    dim: int
+    codec: str
+    single_dim: int
+
+    def payload_bytes(self, tokens: int) -> int:
+        """Bytes of codes, scales and pooled vector of a page."""
+        scales = 2 * tokens if self.codec == "int8" else 0
+        return tokens * self.dim * CODECS[self.codec].itemsize + scales + 2 * self.single_dim
+
+    def block_bytes(self, tokens: int) -> int:
+        """Bytes of a whole block, headers and padding included."""
+        return -(-(ALIGN + self.payload_bytes(tokens)) // ALIGN) * ALIGN
+
+    def block(self, page: int, vectors: np.ndarray, pooled: np.ndarray) -> Block:
+        """A page's (t, d) vectors and (D,) pooled vector -> its block. Raises ValueError for what is not finite."""
+        codes, scales = encode(vectors, self.codec)
+        half = np.asarray(pooled, np.float32).astype("<f2")
+        if half.shape != (self.single_dim,) or not np.isfinite(half).all():
+            raise ValueError(f"pooled vector must be ({self.single_dim},) and finite; got {half.shape}")
+        payload = codes.tobytes() + (b"" if scales is None else scales.tobytes()) + half.tobytes()
+        crc = zlib.crc32(payload)
+        header = _BLOCK.pack(_PAGE, _FORMAT, page, len(vectors), self.single_dim, len(payload), crc, 0)
+        block = _sealed(header) + payload
+        return Block(len(vectors), crc, block + bytes(-len(block) % ALIGN))
+
+
+def _sealed(header: bytes) -> bytes:
+    return header[:-4] + struct.pack("<I", zlib.crc32(header[:-4]))
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """The file of a shard."""
+    return folder / "shards" / f"{shard:08d}.tok"
+
+
+class ShardWriter:
+    """Appends blocks behind the committed end. After a failed sync it refuses everything: what the system then holds is
+    unknown, and only opening the index again reads it back from the disk."""
+
+    def __init__(self, folder: Path, layout: Layout, committed: dict[int, int]) -> None:
+        self.folder, self.layout = folder, layout
+        self.ends = dict(committed)
+        self._files: dict[int, int] = {}
+        self._failed = False
+        (folder / "shards").mkdir(exist_ok=True)
+
+    def append(self, blocks: Iterable[Block], *, fresh: int = 0) -> list[Extent]:
+        """Write blocks and sync them. They exist once the catalog says so.
+
+        fresh: begin no block in a shard below this number. Raises DiskFull, with nothing acknowledged lost.
+        """
+        if self._failed:
+            raise DiskFull(f"{self.folder}: an earlier write failed; open the index again to go on")
+        extents, touched, shard = [], set(), 1
+        try:
+            for block in blocks:
+                shard = self._room(fresh)
+                offset = self.ends[shard]
+                _write_all(self._files[shard], block.data, offset)
+                self.ends[shard] = offset + len(block.data)
+                touched.add(shard)
+                extents.append(Extent(shard, offset, block.tokens, block.crc))
+            failpoint("blocks written")
+            for shard in touched:
+                fdatasync(self._files[shard])
+            failpoint("blocks synced")
+        except OSError as error:
+            self._failed = True
+            raise DiskFull(
+                f"{shard_path(self.folder, shard)}: {error.strerror or error}; what was added before is safe. "
+                "Free some space and run the same command again"
+            ) from error
+        return extents
+
+    def _room(self, fresh: int) -> int:
+        shard = max([fresh, 1, *self.ends])
+        if self.ends.get(shard, 0) >= SHARD_BYTES:
+            shard += 1
+        if shard not in self._files:
+            self._files[shard] = self._open(shard)
+        return shard
+
+    def _open(self, shard: int) -> int:
+        path = shard_path(self.folder, shard)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        os.ftruncate(descriptor, self.ends.get(shard, 0))  # what no catalog names does not exist
+        if shard not in self.ends:
+            layout = self.layout
+            header = _SHARD.pack(_MAGIC, _FORMAT, layout.dim, layout.codec.encode(), shard, layout.index, 0)
+            _write_all(descriptor, _sealed(header), 0)
+            os.fsync(descriptor)
+            sync_folder(path.parent)
+            self.ends[shard] = ALIGN
+        return descriptor
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
+class Shards:
+    """The committed blocks of one generation, mapped for reading. ends: {shard: committed bytes}.
+
+    Raises FileNotFoundError where a shard is gone (the snapshot is out of date), DamageError where it is too short.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, ends: dict[int, int], before: Shards | None = None) -> None:
+        self.folder, self.layout, self.ends = folder, layout, dict(ends)
+        self._maps: dict[int, mmap.mmap] = {}
+        self._sound: set[tuple[int, int]] = set()  # blocks whose checksum this process has seen to be right
+        if before is not None:
+            self._sound = before._sound
+        for shard, end in self.ends.items():
+            same = before is not None and before.ends.get(shard) == end
+            self._maps[shard] = before._maps[shard] if same and before else _map(shard_path(folder, shard), end)
+
+    def check_header(self, shard: int) -> None:
+        """Raise FormatError or DamageError unless the shard's header is what this index writes."""
+        header, path = self._maps[shard][:ALIGN], shard_path(self.folder, shard)
+        magic, version, dim, codec, number, index, crc = _SHARD.unpack(header)
+        if crc != zlib.crc32(header[:-4]) or magic != _MAGIC:
+            raise DamageError(f"{path}: the header at offset 0 is damaged; run octavo check")
+        if version > _FORMAT:
+            raise FormatError(f"{path}: shard format {version}, this Octavo reads up to {_FORMAT}; install a newer one")
+        found = (dim, codec.rstrip(b"\0").decode(), number, index)
+        if found != (self.layout.dim, self.layout.codec, shard, self.layout.index):
+            raise DamageError(f"{path}: belongs to another index, or another place in this one; restore the right file")
+
+    def block(self, page: int, extent: Extent) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Views of a page's codes (t, w), scales (t,) or None, and pooled vector (D,) float16.
+
+        Raises DamageError at the first look at a block that is not what was written.
+        """
+        key = (extent.shard, extent.offset)
+        if key not in self._sound:
+            self.check_block(page, extent)
+            self._sound.add(key)
+        layout, kind = self.layout, CODECS[self.layout.codec]
+        data, start = self._maps[extent.shard], extent.offset + ALIGN
+        size = extent.tokens * layout.dim
+        codes = np.frombuffer(data, kind, size, start).reshape(extent.tokens, layout.dim)
+        start += size * kind.itemsize
+        scales = None
+        if layout.codec == "int8":
+            scales = np.frombuffer(data, "<f2", extent.tokens, start)
+            start += 2 * extent.tokens
+        return codes, scales, np.frombuffer(data, "<f2", layout.single_dim, start)
+
+    def raw(self, extent: Extent) -> Block:
+        """A block as it lies on the disk, for copying."""
+        end = extent.offset + self.layout.block_bytes(extent.tokens)
+        return Block(extent.tokens, extent.crc, self._maps[extent.shard][extent.offset : end])
+
+    def check_block(self, page: int, extent: Extent) -> None:
+        """Raise DamageError unless header, payload and padding of a block are what was written."""
+        path, begin = shard_path(self.folder, extent.shard), extent.offset
+        payload_bytes, end = self.layout.payload_bytes(extent.tokens), begin + self.layout.block_bytes(extent.tokens)
+        if begin % ALIGN or extent.tokens < 0 or end > self.ends.get(extent.shard, 0):
+            raise DamageError(f"{path}: the block of page {page} at offset {begin} reaches past the committed end")
+        view = memoryview(self._maps[extent.shard])
+        expected = _BLOCK.pack(
+            _PAGE, _FORMAT, page, extent.tokens, self.layout.single_dim, payload_bytes, extent.crc, 0
+        )
+        payload = view[begin + ALIGN : begin + ALIGN + payload_bytes]
+        if view[begin : begin + ALIGN] != _sealed(expected):
+            raise DamageError(f"{path}: the block header at offset {begin} is not what was written")
+        if zlib.crc32(payload) != extent.crc:
+            raise DamageError(f"{path}: the vectors at offset {begin + ALIGN} are not what was written")
+        if any(view[begin + ALIGN + payload_bytes : end]):
+            raise DamageError(f"{path}: the padding at offset {begin + ALIGN + payload_bytes} is not zero")
+
+
+def _map(path: Path, end: int) -> mmap.mmap:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < end:
+            raise DamageError(f"{path}: {size} bytes long, {end} were committed; restore the file, or run octavo check")
+        return mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def fdatasync(descriptor: int) -> None:
+    """Put the written bytes of a file on the disk; on macOS through the drive's cache as well."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+        return
+    import fcntl
+
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        os.fsync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, full)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names just created in or removed from a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def shard_files(folder: Path) -> Iterator[tuple[int, Path]]:
+    """(number, path) of the shard files that are there, named by a catalog or not."""
+    for path in sorted((folder / "shards").glob("*.tok")):
+        if path.stem.isdigit():
+            yield int(path.stem), path

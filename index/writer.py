@@ -1,0 +1,271 @@
+"""Writing: the one process that holds the lock adds, replaces and deletes.
+
+The order is always the same: blocks into a shard, fdatasync, one transaction of the catalog, and only then the call
+returns. A document is staged page by page, invisible, and becomes visible as a whole with `finish`, in the transaction
+that also takes its path over from whatever content was there before. So a killed writer loses no page that was staged
+and a reader never sees half a document. Not here: reading (index.snapshot), compaction and checks (index.upkeep).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sqlite_utils import Database
+
+from index import catalog, text
+from index.failpoint import failpoint
+from index.pooling import pool_mean
+from index.store import Layout, ShardWriter, shard_files, sync_folder
+
+PENDING = "pending"
+
+
+class Origin(NamedTuple):
+    """Where a content was read: absolute path, kind of file, bytes, time of change in ns."""
+
+    path: str
+    kind: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRecord:
+    """A page to store. vectors: (t, d) float, t >= 0; token_boxes: (t, 4) and word_boxes: (w, 4), fractions of the
+    page; text: w words joined by single spaces; single: (D,) or None for the mean; state: ok, blank, or what failed."""
+
+    number: int
+    vectors: np.ndarray
+    token_boxes: np.ndarray
+    text: str = ""
+    word_boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    single: np.ndarray | None = None
+    state: str = "ok"
+    reason: str = ""
+    width: float = 0.0
+    height: float = 0.0
+
+
+class Writer:
+    """Made by `Index.writing()`; every method has committed when it returns."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self.folder, self.layout = folder, layout
+        self.db: Database = catalog.connect(folder, write=True)
+        ends = {row["id"]: row["committed"] for row in catalog.rows(self.db, "SELECT * FROM shards")}
+        for shard, path in shard_files(folder):
+            if shard not in ends:  # begun by a writer that was killed before its commit, or compacted away
+                path.unlink()
+        self.shards = ShardWriter(folder, layout, ends)
+
+    def close(self) -> None:
+        """Close files and connection."""
+        self.shards.close()
+        self.db.close()
+
+    def document(self, content: str) -> catalog.Row | None:
+        """The row of a content, pending and failed ones too."""
+        return catalog.one(self.db, "SELECT * FROM documents WHERE content = ?", [content])
+
+    def at_path(self, path: str) -> catalog.Row | None:
+        """The row of the document that a path holds, with the size and mtime_ns that the file had."""
+        return catalog.one(
+            self.db,
+            "SELECT d.*, p.size AS path_size, p.mtime_ns FROM paths p JOIN documents d ON d.id = p.document"
+            " WHERE p.path = CAST(? AS TEXT)",
+            [catalog.as_text(path)],
+        )
+
+    def paths(self, document: int) -> list[str]:
+        """Where a document's content lies."""
+        return [row["path"] for row in catalog.rows(self.db, "SELECT path FROM paths WHERE document = ?", [document])]
+
+    def begin(
+        self,
+        content: str,
+        origin: Origin,
+        *,
+        title: str = "",
+        page_count: int = 0,
+        metadata: dict[str, Any] | None = None,
+    ) -> tuple[int, set[int]]:
+        """Stage a document, or take up where an earlier attempt stopped: its id and the page numbers it has already."""
+        row = self.document(content)
+        with catalog.transaction(self.db):
+            if row is None:
+                document = self._insert(content, origin, title, page_count, PENDING, "", metadata)
+            else:
+                document = row["id"]
+                changes = {"title": title, "page_count": page_count, "source": origin.path, "kind": origin.kind}
+                if metadata is not None:
+                    changes["metadata"] = json.dumps(metadata, allow_nan=False)
+                if not row["visible"]:
+                    changes |= {"state": PENDING, "reason": ""}
+                catalog.update_document(self.db, document, **changes)
+        done = catalog.rows(
+            self.db, "SELECT number FROM pages WHERE document = ? AND state IN ('ok', 'blank')", [document]
+        )
+        return document, {row["number"] for row in done}
+
+    def fail(
+        self, content: str, origin: Origin, state: str, reason: str, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Record that a content could not be taken in, and why. What its path held before stays."""
+        row = self.document(content)
+        with catalog.transaction(self.db):
+            if row is None:
+                self._insert(content, origin, "", 0, state, reason, metadata)
+            elif not row["visible"]:
+                catalog.update_document(self.db, row["id"], state=state, reason=reason, source=origin.path)
+
+    def _insert(
+        self, content: str, origin: Origin, title: str, page_count: int, state: str, reason: str, metadata: Any
+    ) -> int:
+        row = {
+            "content": content,
+            "kind": origin.kind,
+            "title": title,
+            "size": origin.size,
+            "page_count": page_count,
+            "state": state,
+            "reason": reason,
+            "metadata": json.dumps(metadata or {}, allow_nan=False),
+            "source": origin.path,
+            "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "visible": 0,
+        }
+        return catalog.insert(self.db, "documents", row)
+
+    def add_pages(self, document: int, pages: Sequence[PageRecord]) -> list[int]:
+        """Store pages of a staged document; a page number that is there already is replaced. Their new ids."""
+        row = catalog.one(self.db, "SELECT * FROM documents WHERE id = ?", [document])
+        last = catalog.one(self.db, "SELECT seq FROM sqlite_sequence WHERE name = 'pages'")
+        assert row is not None
+        first = (last["seq"] if last else 0) + 1
+        ids = list(range(first, first + len(pages)))
+        extents = self.shards.append([self._block(page_id, page) for page_id, page in zip(ids, pages, strict=True)])
+        name = Path(row["source"]).name
+        with catalog.transaction(self.db):
+            for page_id, page, extent in zip(ids, pages, extents, strict=True):
+                self._drop_pages("document = ? AND number = ?", [document, page.number])
+                self._insert_page(page_id, document, page, extent)
+                self._insert_text(page_id, page, row["title"], name)
+            self._commit_shards()
+            if row["visible"]:
+                self._next_generation()
+            failpoint("pages in transaction")
+        failpoint("pages committed")
+        return ids
+
+    def _block(self, page_id: int, page: PageRecord) -> Any:
+        pooled = page.single
+        if pooled is None:
+            pooled = pool_mean(page.vectors) if len(page.vectors) else np.zeros(self.layout.single_dim, np.float32)
+        if (
+            page.vectors.ndim != 2
+            or page.vectors.shape[1] != self.layout.dim
+            or len(page.token_boxes) != len(page.vectors)
+        ):
+            raise ValueError(
+                f"page {page.number}: expected (t, {self.layout.dim}) vectors with (t, 4) boxes; "
+                f"got {page.vectors.shape} and {page.token_boxes.shape}"
+            )
+        return self.layout.block(page_id, page.vectors, pooled)
+
+    def _insert_page(self, page_id: int, document: int, page: PageRecord, extent: Any) -> None:
+        row = {
+            "document": document,
+            "number": page.number,
+            "state": page.state,
+            "reason": page.reason,
+            "width": float(page.width),
+            "height": float(page.height),
+            "shard": extent.shard,
+            "offset": extent.offset,
+            "tokens": extent.tokens,
+            "payload_crc": extent.crc,
+        }
+        assert catalog.insert(self.db, "pages", {"id": page_id, **row}) == page_id
+
+    def _insert_text(self, page_id: int, page: PageRecord, title: str, name: str) -> None:
+        boxes = catalog.pack_boxes(page.word_boxes), catalog.pack_boxes(page.token_boxes)
+        row = {"page": page_id, "text": page.text, "word_boxes": boxes[0], "token_boxes": boxes[1]}
+        catalog.insert(self.db, "page_text", row)
+        self.db.execute(
+            "INSERT INTO page_search (rowid, title, name, body) VALUES (?, ?, ?, ?)",
+            [page_id, text.terms(title), text.terms(_name_words(name)), text.terms(page.text)],
+        )
+
+    def finish(self, document: int, origin: Origin, state: str, reason: str = "") -> None:
+        """Make a staged document visible under its path, in place of what the path held before."""
+        with catalog.transaction(self.db):
+            catalog.update_document(self.db, document, visible=1, state=state, reason=reason)
+            self._take_path(document, origin)
+            self._next_generation()
+            failpoint("finish in transaction")
+        failpoint("finished")
+
+    def add_path(self, document: int, origin: Origin, gone: Sequence[str] = ()) -> None:
+        """Say that a document's content lies at this path, and no longer at those."""
+        with catalog.transaction(self.db):
+            self._take_path(document, origin)
+            for path in gone:
+                self.db.execute("DELETE FROM paths WHERE path = CAST(? AS TEXT)", [catalog.as_text(path)])
+            self.db.execute(
+                "UPDATE page_search SET name = ? WHERE rowid IN (SELECT id FROM pages WHERE document = ?)",
+                [text.terms(_name_words(Path(origin.path).name)), document],
+            )
+            self._next_generation()
+
+    def _take_path(self, document: int, origin: Origin) -> None:
+        before = self.at_path(origin.path)
+        catalog.set_path(self.db, origin.path, document, origin.size, origin.mtime_ns)
+        if before is not None and before["id"] != document and not self.paths(before["id"]):
+            self._drop_document(before["id"])
+
+    def set_metadata(self, document: int, metadata: dict[str, Any]) -> None:
+        """Replace the metadata of a document."""
+        with catalog.transaction(self.db):
+            catalog.update_document(self.db, document, metadata=json.dumps(metadata, allow_nan=False))
+            self._next_generation()
+
+    def delete(self, documents: Sequence[int]) -> int:
+        """Remove documents with all their pages, from every later search; the number of pages removed."""
+        with catalog.transaction(self.db):
+            pages = sum(self._drop_document(document) for document in documents)
+            self._next_generation()
+            failpoint("delete in transaction")
+        return pages
+
+    def _drop_document(self, document: int) -> int:
+        pages = self._drop_pages("document = ?", [document])
+        self.db.execute("DELETE FROM documents WHERE id = ?", [document])
+        return pages
+
+    def _drop_pages(self, condition: str, values: list[object]) -> int:
+        chosen = f"(SELECT id FROM pages WHERE {condition})"
+        self.db.execute(f"DELETE FROM page_search WHERE rowid IN {chosen}", values)
+        return int(self.db.execute(f"DELETE FROM pages WHERE {condition}", values).rowcount)
+
+    def _commit_shards(self) -> None:
+        for shard, end in self.shards.ends.items():
+            self.db.execute("INSERT OR REPLACE INTO shards (id, committed) VALUES (?, ?)", [shard, end])
+
+    def _next_generation(self) -> None:
+        catalog.put_setting(self.db, "generation", catalog.setting(self.db, "generation", 0) + 1)
+
+    def sync(self) -> None:
+        """Move what the write-ahead log holds into the catalog file, as far as readers allow."""
+        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        sync_folder(self.folder)
+
+
+def _name_words(name: str) -> str:
+    """A file name as words: `net-revenue_2023.pdf` -> `net revenue 2023 pdf`."""
+    return name.encode("utf-8", "replace").decode().replace("_", " ").replace("-", " ").replace(".", " ")
