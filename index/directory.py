@@ -145,12 +145,14 @@ class Index:
         for shard in ends:
             shards.check_header(shard)
         found = db.conn.execute(
-            "SELECT p.id, p.shard, p.offset, p.tokens, p.payload_crc FROM pages p JOIN documents d ON d.id = p.document"
+            "SELECT p.id, p.shard, p.offset, p.tokens, p.payload_crc, d.content, p.number FROM pages p JOIN documents d ON d.id = p.document"
             " WHERE d.visible = 1 ORDER BY p.id"
         ).fetchall()
         ids = np.array([row[0] for row in found], np.int64)
         first_stage = (before.first_stage or before.before) if before else None
-        return State(generation, ids, [Extent(*row[1:]) for row in found], shards, before=first_stage)
+        ranks = np.empty(len(ids), np.int64)
+        ranks[sorted(range(len(found)), key=lambda i: found[i][5:])] = np.arange(len(found))
+        return State(generation, ids, ranks, [Extent(*row[1:5]) for row in found], shards, before=first_stage)
 
     def _save_cache(self) -> None:
         """Leave the pooled vectors of this generation behind, for the next process that opens the index."""

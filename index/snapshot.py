@@ -30,10 +30,12 @@ _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE
 
 @dataclass
 class State:
-    """What a generation's snapshots share. ids: (n,) int64, rising; extents: where each page lies."""
+    """What a generation's snapshots share. ids: (n,) int64, rising; ranks: (n,), their places in the
+    order of (document, page); extents: where each page lies."""
 
     generation: int
     ids: np.ndarray
+    ranks: np.ndarray
     extents: list[Extent]
     shards: Shards
     damaged: dict[int, str] = field(default_factory=dict)
@@ -66,6 +68,10 @@ class Snapshot:
         if row == len(self.state.ids) or self.state.ids[row] != page:
             raise KeyError(page)
         return self.state.extents[row]
+
+    def rank(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) ids -> (n,) places in the order of (document, page), which breaks ties."""
+        return self.state.ranks[np.searchsorted(self.state.ids, ids)]
 
     def gather(self, ids: Sequence[int] | np.ndarray) -> Codes:
         """The stored tokens of n pages, in the order asked for; a damaged page has none."""

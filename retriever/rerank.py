@@ -1,0 +1,32 @@
+"""The second stage: exact MaxSim of the candidates over their stored tokens, best first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from index.ragged import Ragged
+from index.snapshot import Snapshot
+from retriever.kernels import maxsim
+
+PAGES_AT_ONCE = 16
+
+
+def score(queries: Ragged, ids: np.ndarray, store: Snapshot) -> np.ndarray:
+    """MaxSim of b queries with the pages `ids` (n,): (b, n) float32, -inf for a page that stores no tokens."""
+    parts = [np.zeros((len(queries), 0), np.float32)]
+    for start in range(0, len(ids), PAGES_AT_ONCE):
+        parts.append(maxsim(queries, store.gather(ids[start : start + PAGES_AT_ONCE])))
+    return np.concatenate(parts, axis=1)
+
+
+def rerank(queries: Ragged, ids: np.ndarray, store: Snapshot, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each query the k best of the pages `ids`: (scores, ids), ties by (document, page); pages with no tokens drop out."""
+    return [top(row, ids, store, k) for row in score(queries, ids, store)]
+
+
+def top(scores: np.ndarray, ids: np.ndarray, store: Snapshot, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest finite scores with their ids, ties by (document, page)."""
+    real = np.isfinite(scores)
+    scores, ids = scores[real], ids[real]
+    order = np.lexsort((store.rank(ids), -scores))[:k]
+    return scores[order], ids[order]
