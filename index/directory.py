@@ -145,8 +145,8 @@ class Index:
         for shard in ends:
             shards.check_header(shard)
         found = db.conn.execute(
-            "SELECT p.id, p.shard, p.offset, p.tokens, p.payload_crc, d.content, p.number FROM pages p JOIN documents d ON d.id = p.document"
-            " WHERE d.visible = 1 ORDER BY p.id"
+            "SELECT p.id, p.shard, p.offset, p.tokens, p.payload_crc, d.content, p.number"
+            " FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1 ORDER BY p.id"
         ).fetchall()
         ids = np.array([row[0] for row in found], np.int64)
         first_stage = (before.first_stage or before.before) if before else None

@@ -20,7 +20,7 @@ def score(queries: Ragged, ids: np.ndarray, store: Snapshot) -> np.ndarray:
 
 
 def rerank(queries: Ragged, ids: np.ndarray, store: Snapshot, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each query the k best of the pages `ids`: (scores, ids), ties by (document, page); pages with no tokens drop out."""
+    """For each query the k best of the pages `ids` that have tokens: (scores, ids), ties by (document, page)."""
     return [top(row, ids, store, k) for row in score(queries, ids, store)]
 
 

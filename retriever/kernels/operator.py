@@ -2,8 +2,8 @@
 
     octavo::maxsim(Tensor query, Tensor query_offsets, Tensor values, Tensor offsets, Tensor? scales) -> Tensor
 
-query (M, d), query_offsets (b + 1,), values (T, d) of any real type, offsets (n + 1,), scales (T,); the result is (b, n)
-float32. Offsets are int64. Passes torch.library.opcheck; usable under torch.compile.
+query (M, d), query_offsets (b + 1,), values (T, d) of any real type, offsets (n + 1,), scales (T,); the result is
+(b, n) float32. Offsets are int64. Passes torch.library.opcheck; usable under torch.compile.
 """
 
 from __future__ import annotations
