@@ -8,7 +8,6 @@ other formats it could read never are.
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
 from typing import Any
 
 import pymupdf
@@ -22,10 +21,6 @@ _OUT_OF_MEMORY = re.compile(r"[mc]alloc \(.*\) failed|realloc \(.*\) failed|out 
 
 pymupdf.TOOLS.mupdf_display_errors(False)
 pymupdf.TOOLS.mupdf_display_warnings(False)
-
-
-def fingerprint() -> str:
-    return f"pymupdf {version('pymupdf')}"
 
 
 def open_pdf(data: bytes, password: str | None) -> MuPDF:

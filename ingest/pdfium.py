@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import pypdfium2 as pdfium
@@ -19,10 +18,6 @@ from .drawing import Box, Caps, Drawing, Failed, Word, clean_title, clean_words,
 
 _MAX_CHARACTERS = 1_000_000
 _GRID = 1 << 20  # the page as a device of this many pixels a side: boxes to a millionth
-
-
-def fingerprint() -> str:
-    return f"pypdfium2 {version('pypdfium2')}"
 
 
 def open_pdf(data: bytes, password: str | None) -> Pdfium:

@@ -45,20 +45,32 @@ class Picture:
     title = ""
 
     def __init__(self, data: bytes, kind: str) -> None:
+        self._data = data
+        self._kind = kind
         with _Failures("the image cannot be read"):
-            self._image = Image.open(io.BytesIO(data), formats=(kind.upper(),))
+            self._image: Image.Image | None = self._read()
             self.pages = getattr(self._image, "n_frames", 1) if kind == "tiff" else 1
         if self.pages < 1:
             raise Failed("empty", "the image has no frames")
 
     def draw(self, number: int, dpi: float, caps: Caps) -> Drawing:
         with _Failures("the image cannot be decoded"):
-            if self.pages > 1:
-                self._image.seek(number - 1)
-            return _draw(self._image, caps)
+            self._image = self._image or self._read()
+            try:
+                if self.pages > 1:
+                    self._image.seek(number - 1)
+                return _draw(self._image, caps)
+            finally:
+                if self.pages == 1:
+                    self.close()  # lets go of its pixels; a frame of a TIFF goes when the next is read
 
     def close(self) -> None:
-        self._image.close()
+        if self._image is not None:
+            self._image.close()
+        self._image = None
+
+    def _read(self) -> Image.Image:
+        return Image.open(io.BytesIO(self._data), formats=(self._kind.upper(),))
 
 
 class _Failures:
@@ -128,8 +140,8 @@ def _range(image: Image.Image) -> tuple[float, float]:
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Failed("damaged", "the image has values that are no finite numbers")
-    if low >= 0 and high <= 65535:
-        low, high = 0.0, 255.0 if high <= 255 else 65535.0
+    if low >= 0:
+        low, high = 0.0, next((full for full in (1.0, 255.0, 65535.0) if high <= full), high)
     return (low, high) if high > low else (low, low + 1)
 
 
@@ -151,7 +163,14 @@ def _dpi(image: Image.Image) -> tuple[float, float]:
         x, y = (float(value) for value in found)
     except (TypeError, ValueError, ZeroDivisionError):
         return 72.0, 72.0
-    return (x, y) if 10 <= x <= 10_000 and 10 <= y <= 10_000 else (72.0, 72.0)
+    if not (10 <= x <= 10_000 and 10 <= y <= 10_000):
+        return 72.0, 72.0
+    return _near(x), _near(y)
+
+
+def _near(dpi: float) -> float:
+    """PNG stores 144 dpi as 5669 dots a metre, which reads as 143.99."""
+    return float(round(dpi)) if abs(dpi - round(dpi)) < 0.05 else dpi
 
 
 def _too_large(what: str) -> str:

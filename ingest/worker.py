@@ -38,7 +38,7 @@ def main(sock: socket.socket) -> None:
     except Exception as error:
         wire.send(sock, {"id": 0, "ok": False, "state": "start", "reason": f"{type(error).__name__}: {error}"})
         return
-    wire.send(sock, {"id": 0, "ok": True, "engine": engine.fingerprint(), **protection._asdict()})
+    wire.send(sock, {"id": 0, "ok": True, **protection._asdict()})
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(sock, Documents(engine, hello["memory"], hello["max_bytes"]))
 
