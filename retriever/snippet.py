@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retriever.printable import printable
+
 ELLIPSIS = "…"
 
 _UNSPACED = (
@@ -24,7 +26,6 @@ _UNSPACED = (
 _UNIT = re.compile(f"[{_UNSPACED}]|[^{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _SENTENCE_END = re.compile(r"[.!?:;。！？]['\"”’)\]]*$")
-_KEPT_FORMAT = {"\u200c", "\u200d"}  # joiners: Persian, Hindi and emoji need them, and they move no other character
 
 
 class Snippet(NamedTuple):
@@ -39,21 +40,6 @@ class _Unit(NamedTuple):
     folded: str
     word: int  # which word of the page it is (part of)
     glued: bool  # no space before it
-
-
-def printable(text: str) -> str:
-    """Text from a document or a file name, safe to print: one line, no control or escape characters, nothing that
-    reorders what follows (bidi overrides, embeddings, isolates, marks), nothing invisible, no lone surrogates."""
-    out = []
-    for character in text:
-        category = unicodedata.category(character)
-        if category in ("Zl", "Zp") or character in "\t\n\r\v\f":
-            out.append(" ")
-        elif category == "Cs":
-            out.append("\ufffd")
-        elif category not in ("Cc", "Cf", "Cn") or character in _KEPT_FORMAT:
-            out.append(character)
-    return "".join(out)
 
 
 def fold(text: str) -> str:
@@ -73,7 +59,9 @@ def _in_word(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character)[0] == "M"
 
 
-def snippet(words: Sequence[str], query: str, weights: Sequence[float] | None = None, length: int = 30) -> Snippet:
+def snippet(
+    words: Sequence[str], query: str, weights: Sequence[float] | np.ndarray | None = None, length: int = 30
+) -> Snippet:
     """The best window of a page's words for a query.
 
     words: in reading order; weights: one a word, >= 0, the evidence of late interaction, or None; length: words (twice
@@ -159,7 +147,7 @@ def _hits(units: list[_Unit], terms: list[tuple[str, ...]]) -> tuple[np.ndarray,
     return hits, (telling / np.sqrt(np.maximum(counts, 1))).astype(np.float32)
 
 
-def _evidence(units: list[_Unit], weights: Sequence[float] | None) -> np.ndarray:
+def _evidence(units: list[_Unit], weights: Sequence[float] | np.ndarray | None) -> np.ndarray:
     if weights is None:
         return np.zeros(len(units), np.float32)
     w = np.asarray(weights, np.float32)
