@@ -18,6 +18,7 @@ import numpy as np
 
 from index.store import sync_folder
 
+FILE = "pooled.cache"
 EXACT_TOKENS = 300_000
 """Corpora of fewer tokens are scored whole: a numpy scan of these takes some 50 ms (benchmarks/LOG.md)."""
 
@@ -138,7 +139,7 @@ def save(pooled: Pooled, folder: Path, index: bytes, generation: int) -> None:
         file.write(json.dumps(record).encode() + b"\n" + body)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(folder / "pooled.cache")
+    temporary.replace(folder / FILE)
     sync_folder(folder)
 
 
@@ -148,7 +149,7 @@ def load(folder: Path, index: bytes, dim: int) -> Pooled | None:
     FAISS is filled from plain arrays: nothing that came with an index is ever handed to FAISS's own reader.
     """
     try:
-        head, body = (folder / "pooled.cache").read_bytes().split(b"\n", 1)
+        head, body = (folder / FILE).read_bytes().split(b"\n", 1)
         record = json.loads(head)
         count = int(record["count"])
         fits = (record["index"], record["dim"], record["body"]) == (index.hex(), dim, _digest(body))

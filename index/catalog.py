@@ -29,14 +29,14 @@ SQLITE_VERSION: tuple[int, ...] = tuple(sqlite3.sqlite_version_info)
 SQLiteError: type[Exception] = sqlite3.Error
 
 _TABLES = {
-    "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL",
     "documents": """id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
         title TEXT NOT NULL, size INTEGER NOT NULL, page_count INTEGER NOT NULL, state TEXT NOT NULL,
         reason TEXT NOT NULL, metadata TEXT NOT NULL, source TEXT NOT NULL, added TEXT NOT NULL,
         visible INTEGER NOT NULL, crc INTEGER NOT NULL""",
     "paths": """path TEXT PRIMARY KEY, name TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-        document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE""",
-    "shards": "id INTEGER PRIMARY KEY, committed INTEGER NOT NULL",
+        document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE, crc INTEGER NOT NULL""",
+    "shards": "id INTEGER PRIMARY KEY, committed INTEGER NOT NULL, crc INTEGER NOT NULL",
     "pages": """id INTEGER PRIMARY KEY AUTOINCREMENT,
         document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
         number INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, width REAL NOT NULL, height REAL NOT NULL,
@@ -173,16 +173,32 @@ PAGE_COLUMNS = (
     "document", "number", "state", "reason", "width", "height", "shard", "offset", "tokens", "payload_crc",
 )  # fmt: skip
 TEXT_COLUMNS = ("page", "text", "word_boxes", "token_boxes")
-CHECKED = {"documents": DOCUMENT_COLUMNS, "pages": PAGE_COLUMNS, "page_text": TEXT_COLUMNS}
+CHECKED = {
+    "documents": DOCUMENT_COLUMNS,
+    "pages": PAGE_COLUMNS,
+    "page_text": TEXT_COLUMNS,
+    "paths": ("path", "name", "size", "mtime_ns", "document"),
+    "shards": ("id", "committed"),
+    "settings": ("key", "value"),
+}
+_PATHS = ("source", "path", "name")  # columns that hold what the file system calls a file, UTF-8 or not
 
 
-def insert(db: Database, table: str, row: Row) -> int:
-    """Insert a row of a checked table with its CRC; the new rowid."""
-    columns = [*row, "crc"]
-    values = [*row.values(), row_crc(*(row[name] for name in CHECKED[table]))]
-    marks = ", ".join("CAST(? AS TEXT)" if name == "source" else "?" for name in columns)
-    values = [as_text(value) if name == "source" else value for name, value in zip(columns, values, strict=True)]
-    return int(db.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values).lastrowid)
+def insert(db: Database, table: str, row: Row, *, replace: bool = False) -> int:
+    """Insert a row with its CRC; the new rowid. replace: put it in place of one with the same key."""
+    row = row | {"crc": row_crc(*(row[name] for name in CHECKED[table]))}
+    marks = ", ".join(_mark(name) for name in row)
+    verb = "INSERT OR REPLACE" if replace else "INSERT"
+    sql = f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})"
+    return int(db.execute(sql, [_bound(name, value) for name, value in row.items()]).lastrowid)
+
+
+def _mark(name: str) -> str:
+    return "CAST(? AS TEXT)" if name in _PATHS else "?"
+
+
+def _bound(name: str, value: object) -> object:
+    return as_text(value) if name in _PATHS else value
 
 
 def update_document(db: Database, document: int, **changes: object) -> None:
@@ -190,19 +206,16 @@ def update_document(db: Database, document: int, **changes: object) -> None:
     row = one(db, "SELECT * FROM documents WHERE id = ?", [document])
     assert row is not None
     row |= changes
-    sets = ", ".join(f"{name} = CAST(? AS TEXT)" if name == "source" else f"{name} = ?" for name in changes)
-    values = [as_text(value) if name == "source" else value for name, value in changes.items()]
+    sets = ", ".join(f"{name} = {_mark(name)}" for name in changes)
+    values = [_bound(name, value) for name, value in changes.items()]
     crc = row_crc(*(row[name] for name in DOCUMENT_COLUMNS))
     db.execute(f"UPDATE documents SET {sets}, crc = ? WHERE id = ?", [*values, crc, document])
 
 
 def set_path(db: Database, path: str, document: int, size: int, mtime_ns: int) -> None:
     """Say that `path` holds `document`, whatever it held before."""
-    db.execute(
-        "INSERT OR REPLACE INTO paths (path, name, size, mtime_ns, document)"
-        " VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
-        [as_text(path), as_text(Path(path).name), size, mtime_ns, document],
-    )
+    row = {"path": path, "name": Path(path).name, "size": size, "mtime_ns": mtime_ns, "document": document}
+    insert(db, "paths", row, replace=True)
 
 
 def as_text(value: object) -> bytes:
@@ -230,7 +243,7 @@ def setting(db: Database, key: str, default: Any = None) -> Any:
 
 def put_setting(db: Database, key: str, value: object) -> None:
     """Store a setting as JSON."""
-    db.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?, ?)", [key, json.dumps(value)])
+    insert(db, "settings", {"key": key, "value": json.dumps(value)}, replace=True)
 
 
 def pack_boxes(boxes: np.ndarray) -> bytes:

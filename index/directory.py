@@ -161,6 +161,11 @@ class Index:
             if isinstance(stage, candidates.Pooled):
                 candidates.save(stage, self.folder / "cache", self.layout.index, snapshot.generation)
 
+    def forget(self) -> None:
+        """Let go of what is in memory, so that the next snapshot reads it anew."""
+        with self._guard:
+            self._state = None
+
     @contextmanager
     def _reader(self) -> Iterator[Database]:
         with self._guard:

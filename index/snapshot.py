@@ -52,7 +52,7 @@ class Snapshot:
     """One generation; made by `Index.snapshot()`, valid inside its `with` block."""
 
     def __init__(self, db: Database, folder: Path, layout: Layout, state: State, stage: str) -> None:
-        self.db, self.folder, self.layout, self.state, self._stage = db, folder, layout, state, stage
+        self.db, self.folder, self.layout, self.state, self.stage = db, folder, layout, state, stage
 
     @property
     def generation(self) -> int:
@@ -115,7 +115,7 @@ class Snapshot:
 
     def _build_first_stage(self) -> candidates.Candidates:
         ids = self.state.ids[[extent.tokens > 0 for extent in self.state.extents]]
-        if self._stage == "exact":
+        if self.stage == "exact":
             return candidates.Exact(ids)
         if isinstance(self.state.before, candidates.Pooled):
             pooled = self.state.before.copy()

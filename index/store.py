@@ -91,8 +91,9 @@ class ShardWriter:
     """Appends blocks behind the committed end. After a failed sync it refuses everything: what the system then holds is
     unknown, and only opening the index again reads it back from the disk."""
 
-    def __init__(self, folder: Path, layout: Layout, committed: dict[int, int]) -> None:
-        self.folder, self.layout = folder, layout
+    def __init__(self, folder: Path, layout: Layout, committed: dict[int, int], first: int = 1) -> None:
+        """committed: bytes of each shard; first: the lowest number a new shard may have, as none is ever used twice."""
+        self.folder, self.layout, self.first = folder, layout, first
         self.ends = dict(committed)
         self._files: dict[int, int] = {}
         self._failed = False
@@ -105,7 +106,7 @@ class ShardWriter:
         """
         if self._failed:
             raise DiskFull(f"{self.folder}: an earlier write failed; open the index again to go on")
-        extents, touched, shard = [], set(), 1
+        extents, touched, shard = [], set(), self.first
         try:
             for block in blocks:
                 shard = self._room(fresh)
@@ -127,7 +128,7 @@ class ShardWriter:
         return extents
 
     def _room(self, fresh: int) -> int:
-        shard = max([fresh, 1, *self.ends])
+        shard = max([fresh, self.first, *self.ends])
         if self.ends.get(shard, 0) >= SHARD_BYTES:
             shard += 1
         if shard not in self._files:
@@ -146,6 +147,13 @@ class ShardWriter:
             sync_folder(path.parent)
             self.ends[shard] = ALIGN
         return descriptor
+
+    def drop(self, shard: int) -> None:
+        """Write to a shard no more, and know it no more."""
+        self.first = max(self.first, shard + 1)
+        del self.ends[shard]
+        if shard in self._files:
+            os.close(self._files.pop(shard))
 
     def close(self) -> None:
         """Close the files."""
@@ -201,6 +209,10 @@ class Shards:
             start += 2 * extent.tokens
         return codes, scales, np.frombuffer(data, "<f2", layout.single_dim, start)
 
+    def bytes_of(self, shard: int) -> memoryview:
+        """The committed bytes of a shard."""
+        return memoryview(self._maps[shard])
+
     def raw(self, extent: Extent) -> Block:
         """A block as it lies on the disk, for copying."""
         end = extent.offset + self.layout.block_bytes(extent.tokens)
@@ -223,6 +235,20 @@ class Shards:
             raise DamageError(f"{path}: the vectors at offset {begin + ALIGN} are not what was written")
         if any(view[begin + ALIGN + payload_bytes : end]):
             raise DamageError(f"{path}: the padding at offset {begin + ALIGN + payload_bytes} is not zero")
+
+
+def walk_block(data: memoryview, offset: int) -> int:
+    """Bytes of the block at an offset, going by its own header; 0 where it is not whole."""
+    header = bytes(data[offset : offset + ALIGN])
+    if len(header) < ALIGN:
+        return 0
+    magic, _, _, _, _, payload_bytes, payload_crc, crc = _BLOCK.unpack(header)
+    if magic != _PAGE or crc != zlib.crc32(header[:-4]):
+        return 0
+    end = offset + ALIGN + payload_bytes
+    padded = -(-end // ALIGN) * ALIGN
+    whole = padded <= len(data) and zlib.crc32(data[offset + ALIGN : end]) == payload_crc and not any(data[end:padded])
+    return padded - offset if whole else 0
 
 
 def _map(path: Path, end: int) -> mmap.mmap:

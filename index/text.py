@@ -35,8 +35,16 @@ def terms(text: str) -> str:
 
 def match_any(query: str, limit: int = 64) -> str:
     """A query -> an FTS5 expression that any of its terms fits, the first `limit` distinct ones; "" if it has none."""
-    distinct = dict.fromkeys(_TERM.findall(terms(query)))
-    return " OR ".join(f'"{term}"' for term in list(distinct)[:limit])
+    return " OR ".join(f'"{term}"' for term in list(_in_order(query))[:limit])
+
+
+def distinct_terms(text: str) -> set[str]:
+    """The terms of a text, each once."""
+    return set(_in_order(text))
+
+
+def _in_order(text: str) -> dict[str, None]:
+    return dict.fromkeys(_TERM.findall(terms(text)))
 
 
 def _pairs(run: str) -> str:

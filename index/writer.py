@@ -62,7 +62,7 @@ class Writer:
         for shard, path in shard_files(folder):
             if shard not in ends:  # begun by a writer that was killed before its commit, or compacted away
                 path.unlink()
-        self.shards = ShardWriter(folder, layout, ends)
+        self.shards = ShardWriter(folder, layout, ends, catalog.setting(self.db, "first_shard", 1))
 
     def close(self) -> None:
         """Close files and connection."""
@@ -123,6 +123,7 @@ class Writer:
                 self._insert(content, origin, "", 0, state, reason, metadata)
             elif not row["visible"]:
                 catalog.update_document(self.db, row["id"], state=state, reason=reason, source=origin.path)
+            self._forget_failures(origin.path, content)
 
     def _insert(
         self, content: str, origin: Origin, title: str, page_count: int, state: str, reason: str, metadata: Any
@@ -158,7 +159,7 @@ class Writer:
                 self._insert_text(page_id, page, row["title"], name)
             self._commit_shards()
             if row["visible"]:
-                self._next_generation()
+                self.next_generation()
             failpoint("pages in transaction")
         failpoint("pages committed")
         return ids
@@ -197,9 +198,13 @@ class Writer:
         boxes = catalog.pack_boxes(page.word_boxes), catalog.pack_boxes(page.token_boxes)
         row = {"page": page_id, "text": page.text, "word_boxes": boxes[0], "token_boxes": boxes[1]}
         catalog.insert(self.db, "page_text", row)
+        self.index_text(page_id, title, name, page.text)
+
+    def index_text(self, page_id: int, title: str, name: str, words: str) -> None:
+        """Inside a transaction: put a page into the text lane."""
         self.db.execute(
             "INSERT INTO page_search (rowid, title, name, body) VALUES (?, ?, ?, ?)",
-            [page_id, text.terms(title), text.terms(_name_words(name)), text.terms(page.text)],
+            [page_id, text.terms(title), text.terms(_name_words(name)), text.terms(words)],
         )
 
     def finish(self, document: int, origin: Origin, state: str, reason: str = "") -> None:
@@ -207,7 +212,8 @@ class Writer:
         with catalog.transaction(self.db):
             catalog.update_document(self.db, document, visible=1, state=state, reason=reason)
             self._take_path(document, origin)
-            self._next_generation()
+            self._forget_failures(origin.path)
+            self.next_generation()
             failpoint("finish in transaction")
         failpoint("finished")
 
@@ -221,7 +227,17 @@ class Writer:
                 "UPDATE page_search SET name = ? WHERE rowid IN (SELECT id FROM pages WHERE document = ?)",
                 [text.terms(_name_words(Path(origin.path).name)), document],
             )
-            self._next_generation()
+            self.next_generation()
+
+    def drop_paths(self, paths: Sequence[str]) -> None:
+        """Forget paths; a document that has none left goes with its last."""
+        with catalog.transaction(self.db):
+            for path in paths:
+                row = self.at_path(path)
+                self.db.execute("DELETE FROM paths WHERE path = CAST(? AS TEXT)", [catalog.as_text(path)])
+                if row is not None and not self.paths(row["id"]):
+                    self._drop_document(row["id"])
+            self.next_generation()
 
     def _take_path(self, document: int, origin: Origin) -> None:
         before = self.at_path(origin.path)
@@ -229,17 +245,26 @@ class Writer:
         if before is not None and before["id"] != document and not self.paths(before["id"]):
             self._drop_document(before["id"])
 
+    def _forget_failures(self, path: str, content: str = "") -> None:
+        """Drop what earlier contents of a path left behind without becoming visible."""
+        stale = self.db.conn.execute(
+            "SELECT id FROM documents WHERE visible = 0 AND source = CAST(? AS TEXT) AND content <> ?",
+            [catalog.as_text(path), content],
+        ).fetchall()
+        for (document,) in stale:
+            self._drop_document(document)
+
     def set_metadata(self, document: int, metadata: dict[str, Any]) -> None:
         """Replace the metadata of a document."""
         with catalog.transaction(self.db):
             catalog.update_document(self.db, document, metadata=json.dumps(metadata, allow_nan=False))
-            self._next_generation()
+            self.next_generation()
 
     def delete(self, documents: Sequence[int]) -> int:
         """Remove documents with all their pages, from every later search; the number of pages removed."""
         with catalog.transaction(self.db):
             pages = sum(self._drop_document(document) for document in documents)
-            self._next_generation()
+            self.next_generation()
             failpoint("delete in transaction")
         return pages
 
@@ -255,14 +280,24 @@ class Writer:
 
     def _commit_shards(self) -> None:
         for shard, end in self.shards.ends.items():
-            self.db.execute("INSERT OR REPLACE INTO shards (id, committed) VALUES (?, ?)", [shard, end])
+            catalog.insert(self.db, "shards", {"id": shard, "committed": end}, replace=True)
 
-    def _next_generation(self) -> None:
+    def drop_shard(self, shard: int) -> None:
+        """Inside a transaction: no page lies in this shard any more; its successors take its place."""
+        self.shards.drop(shard)
+        catalog.put_setting(self.db, "first_shard", self.shards.first)
+        self.db.execute("DELETE FROM shards WHERE id = ?", [shard])
+        self._commit_shards()
+        self.next_generation()
+
+    def next_generation(self) -> None:
+        """Inside a transaction: tell readers that what they see has changed."""
         catalog.put_setting(self.db, "generation", catalog.setting(self.db, "generation", 0) + 1)
 
     def sync(self) -> None:
         """Move what the write-ahead log holds into the catalog file, as far as readers allow."""
-        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self.db.execute("PRAGMA busy_timeout=200").fetchall()
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         sync_folder(self.folder)
 
 

@@ -1,0 +1,192 @@
+"""Upkeep: verify every byte, give back the room of what was deleted, make derived parts again.
+
+`check` reads all of it: row checksums, SQLite's own integrity check (which covers the FTS5 index), each block of each
+shard whether a page still uses it or not, and the cache. `compact` copies live blocks into a new shard, syncs it, moves
+the pages over in one transaction and only then unlinks the old file; a kill at any point leaves one whole index.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlite_utils import Database
+
+from index import candidates, catalog
+from index.directory import Index
+from index.errors import DamageError, FormatError
+from index.failpoint import failpoint
+from index.snapshot import Snapshot
+from index.store import ALIGN, Extent, shard_path, sync_folder, walk_block
+from index.writer import PENDING, Writer
+
+WORTH_IT = 0.1  # a shard is rewritten when this share of it is dead; with purge, when anything is
+
+
+class Damage(NamedTuple):
+    """Something that is not as it was written. document: content id, "" where none is concerned; page: from 1, 0 where
+    none is; file: path; offset: in bytes, -1 where the file does not say."""
+
+    document: str
+    page: int
+    file: str
+    offset: int
+    reason: str
+
+
+def check(index: Index) -> list[Damage]:
+    """Everything that is damaged, [] where nothing is. Reads every byte that is committed."""
+    try:
+        with index.snapshot() as snapshot:
+            return [*_check_catalog(index, snapshot.db), *_check_shards(snapshot), *_check_cache(index)]
+    except (DamageError, FormatError, FileNotFoundError) as error:
+        return [Damage("", 0, str(index.folder), -1, str(error))]
+    except catalog.SQLiteError as error:
+        return [Damage("", 0, str(index.folder / catalog.FILE), -1, f"SQLite: {error}")]
+
+
+def _check_catalog(index: Index, db: Database) -> Iterator[Damage]:
+    file = str(index.folder / catalog.FILE)
+    for (line,) in db.conn.execute("PRAGMA integrity_check(20)").fetchall():
+        if line != "ok":
+            yield Damage("", 0, file, -1, f"SQLite: {line}")
+    names = {row["id"]: row["content"] for row in catalog.rows(db, "SELECT id, content FROM documents")}
+    owners = {row["id"]: row for row in catalog.rows(db, "SELECT id, document, number FROM pages")}
+    for table, columns in catalog.CHECKED.items():
+        for row in catalog.rows(db, f"SELECT * FROM {table}"):
+            if row["crc"] == catalog.row_crc(*(row[name] for name in columns)):
+                continue
+            page = (
+                owners.get(row[{"pages": "id", "page_text": "page"}[table]])
+                if table in ("pages", "page_text")
+                else None
+            )
+            document = page["document"] if page else row.get("document", row.get("id"))
+            reason = f"a row of {table} is not what was written"
+            yield Damage(names.get(document, ""), page["number"] if page else 0, file, -1, reason)
+
+
+def _check_shards(snapshot: Snapshot) -> Iterator[Damage]:
+    shards = snapshot.state.shards
+    used: dict[int, dict[int, catalog.Row]] = {shard: {} for shard in shards.ends}
+    pages = "SELECT p.*, d.content FROM pages p JOIN documents d ON d.id = p.document"
+    for row in catalog.rows(snapshot.db, pages):
+        used.setdefault(row["shard"], {})[row["offset"]] = row
+    for shard, rows in used.items():
+        path = str(shard_path(snapshot.folder, shard))
+        for offset, row in sorted(rows.items()):
+            try:
+                shards.check_block(row["id"], Extent(shard, offset, row["tokens"], row["payload_crc"]))
+            except DamageError as error:
+                yield Damage(row["content"], row["number"], path, offset, str(error))
+        yield from _check_gaps(snapshot, shard, rows)
+
+
+def _check_gaps(snapshot: Snapshot, shard: int, rows: dict[int, catalog.Row]) -> Iterator[Damage]:
+    """Blocks that no page uses any more: they are ours until compaction, so their bytes are checked too."""
+    shards, layout = snapshot.state.shards, snapshot.layout
+    offset, end = ALIGN, shards.ends.get(shard, 0)
+    while offset < end:
+        if offset in rows:
+            offset += layout.block_bytes(rows[offset]["tokens"])
+            continue
+        size = walk_block(shards.bytes_of(shard), offset)
+        if not size:
+            reason = "a block that no page uses any more is damaged; octavo compact --purge removes it"
+            yield Damage("", 0, str(shard_path(snapshot.folder, shard)), offset, reason)
+            size = min((start for start in rows if start > offset), default=end) - offset
+        offset += size
+
+
+def _check_cache(index: Index) -> Iterator[Damage]:
+    path = index.folder / "cache" / candidates.FILE
+    if path.exists() and candidates.load(path.parent, index.layout.index, index.layout.single_dim) is None:
+        yield Damage(
+            "", 0, str(path), -1, "the cache is not what was written; it is not used. octavo rebuild makes it anew"
+        )
+
+
+def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
+    """Rewrite shards that hold what was deleted. purge: leave no byte of it in any file, in the catalog neither.
+
+    Returns bytes before and after. Raises IndexLocked, DiskFull.
+    """
+    before = _bytes(index.folder)
+    with index.writing() as writer:
+        _drop_orphans(writer)
+        for shard, dead, size in _dead(writer):
+            if dead and (purge or dead > WORTH_IT * size):
+                _move(index, writer, shard)
+        if purge:
+            writer.db.execute("INSERT INTO page_search(page_search) VALUES ('optimize')")
+            writer.db.execute("VACUUM")
+            (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
+    return {"bytes_before": before, "bytes_after": _bytes(index.folder)}
+
+
+def _drop_orphans(writer: Writer) -> None:
+    """Staged documents whose file has gone: nobody can finish them."""
+    staged = catalog.rows(writer.db, "SELECT id, source FROM documents WHERE state = ?", [PENDING])
+    gone = [row["id"] for row in staged if not os.path.lexists(row["source"])]
+    if gone:
+        writer.delete(gone)
+
+
+def _dead(writer: Writer) -> list[tuple[int, int, int]]:
+    """(shard, dead bytes, bytes) of each shard."""
+    live = dict.fromkeys(writer.shards.ends, ALIGN)
+    for row in catalog.rows(writer.db, "SELECT shard, tokens FROM pages"):
+        live[row["shard"]] += writer.layout.block_bytes(row["tokens"])
+    return [(shard, end - live[shard], end) for shard, end in sorted(writer.shards.ends.items())]
+
+
+def _move(index: Index, writer: Writer, shard: int) -> None:
+    """Copy what lives in a shard to a new one, and drop the old."""
+    rows = list(catalog.rows(writer.db, "SELECT * FROM pages WHERE shard = ? ORDER BY offset", [shard]))
+    with index.snapshot() as snapshot:
+        blocks = (
+            snapshot.state.shards.raw(Extent(shard, row["offset"], row["tokens"], row["payload_crc"])) for row in rows
+        )
+        extents = writer.shards.append(blocks, fresh=max(writer.shards.ends) + 1)
+    failpoint("compact copied")
+    with catalog.transaction(writer.db):
+        for row, extent in zip(rows, extents, strict=True):
+            moved = row | {"shard": extent.shard, "offset": extent.offset}
+            crc = catalog.row_crc(*(moved[name] for name in catalog.PAGE_COLUMNS))
+            writer.db.execute(
+                "UPDATE pages SET shard = ?, offset = ?, crc = ? WHERE id = ?",
+                [extent.shard, extent.offset, crc, row["id"]],
+            )
+        writer.drop_shard(shard)
+        failpoint("compact in transaction")
+    failpoint("compact committed")
+    path = shard_path(index.folder, shard)
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def rebuild(index: Index) -> dict[str, Any]:
+    """Make the text lane and the first stage again from what they are derived from."""
+    with index.writing() as writer:
+        with catalog.transaction(writer.db):
+            writer.db.execute("DELETE FROM page_search")
+            rows = catalog.rows(
+                writer.db,
+                "SELECT t.page, t.text, d.title,"
+                " coalesce((SELECT min(path) FROM paths WHERE document = d.id), d.source) AS path"
+                " FROM page_text t JOIN pages p ON p.id = t.page JOIN documents d ON d.id = p.document",
+            )
+            count = 0
+            for row in list(rows):
+                writer.index_text(row["page"], row["title"], Path(row["path"]).name, row["text"])
+                count += 1
+            writer.next_generation()
+        (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
+        index.forget()
+    return {"pages": count}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,319 @@
+"""`Retriever`: a folder of pages that can be searched. Open it, add files, search, delete.
+
+A search is: encode the query; candidates of the first stage and of the text lane; exact MaxSim of their union over the
+stored tokens; fuse; the k best. All of it looks at one generation of the index. No torch is imported on this path.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from index import Index, Ragged, archive, upkeep
+from index.codec import decode
+from index.errors import EncoderMismatch, NotAnIndex, QueryError
+from index.pooling import pool_mean
+from index.snapshot import Snapshot
+from index.upkeep import Damage
+from ingest.page import Encoder
+from ingest.report import Progress, Report
+from retriever import documents
+from retriever.encoders import DEFAULT, load_encoder
+from retriever.hit import Evidence, Hit
+from retriever.ranking import Found, check_search, normalised, rank
+from retriever.rerank import score
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ingest.render import Limits, Renderer
+
+
+class Retriever:
+    """Made by `Retriever.open`. A context manager; safe to search from several threads."""
+
+    def __init__(
+        self, folder: Path, index: Index | None, encoder: Encoder | str | None, options: dict[str, Any]
+    ) -> None:
+        self.folder, self._index, self._options = folder, index, options
+        self._encoder = encoder
+        self._renderer: Renderer | None = None
+        self._guard = threading.RLock()
+        if index is not None and encoder is not None:
+            self._check_encoder(index)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        encoder: Encoder | str | None = None,
+        *,
+        create: bool = True,
+        codec: str = "int8",
+        candidates: str = "auto",
+        renderer: str = "pymupdf",
+        limits: Limits | None = None,
+    ) -> Retriever:
+        """Open the index in a folder, or make one there with the first `add`.
+
+        encoder: an Encoder or the name of one; None takes the one that filled the index, or octavo-box-1 for a new one.
+        codec (`int8`, `fp16`) and candidates (`auto`, `exact`, `pooled`) are for a new index; an existing one knows its
+        own. create: False refuses a folder with no index. renderer: `pymupdf` or `pdfium`.
+
+        Raises NotAnIndex, FormatError, EncoderMismatch, DamageError; all are OctavoError.
+        """
+        folder = Path(path).expanduser().absolute()
+        try:
+            index = Index(folder)
+        except NotAnIndex:
+            if not create or (folder / "catalog.sqlite3").exists():
+                raise
+            index = None
+        options = {"codec": codec, "stage": candidates, "renderer": renderer, "limits": limits}
+        return cls(folder, index, encoder, options)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def index(self) -> Index:
+        """The index. Raises NotAnIndex where nothing was added yet."""
+        if self._index is None:
+            raise NotAnIndex(f"{self.folder}: there is no index here yet; add some files")
+        return self._index
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded when first needed."""
+        with self._guard:
+            if self._encoder is None or isinstance(self._encoder, str):
+                stored = self._index.settings.fingerprint["name"] if self._index is not None else DEFAULT
+                self._encoder = load_encoder(self._encoder or stored)
+                if self._index is not None:
+                    self._check_encoder(self._index)
+            return self._encoder
+
+    def _check_encoder(self, index: Index) -> None:
+        wanted = index.settings.fingerprint
+        given = self._encoder
+        found = {"name": given} if isinstance(given, str) else given.fingerprint if given is not None else wanted
+        differing = [key for key in found if found[key] != wanted.get(key)]
+        if not isinstance(given, str):
+            differing += [key for key in wanted if key not in found]
+        if differing:
+            told = "; ".join(f"{key}: index {wanted.get(key)!r}, encoder {found.get(key)!r}" for key in differing)
+            raise EncoderMismatch(
+                f"{index.folder} was filled by another encoder ({told}). Open it without naming an encoder, "
+                "or index the files again into a new folder"
+            )
+
+    @property
+    def renderer(self) -> Renderer:
+        """The jailed worker that draws pages, started when first needed."""
+        from ingest.render import Renderer
+
+        with self._guard:
+            if self._renderer is None:
+                self._renderer = Renderer(backend=self._options["renderer"], limits=self._options["limits"])
+            return self._renderer
+
+    def close(self) -> None:
+        """End the drawing worker and close the files. What was acknowledged is on the disk already."""
+        with self._guard:
+            if self._renderer is not None:
+                self._renderer.close()
+            self._renderer = None
+            if self._index is not None:
+                self._index.close()
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # -- taking in ----------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        metadata: dict[str, Any] | None = None,
+        *,
+        exclude: Sequence[str] = (),
+        password: str | None = None,
+        dry_run: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Take in files and folders; what is there already, by content, is skipped, a changed file is replaced.
+
+        When it returns, what the report calls added survives a power cut. Raises FileNotFoundError for a path that is
+        not there and IndexLocked where another process is writing; a bad file never stops it, the report names it.
+        """
+        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        return documents.add(
+            self, paths, metadata, exclude=exclude, password=password, dry_run=dry_run, progress=progress
+        )
+
+    def make_index(self) -> Index:
+        """The index, made with the encoder's dimensions where there is none."""
+        if self._index is None:
+            encoder = self.encoder
+            self._index = Index.create(
+                self.folder,
+                dim=encoder.dim,
+                single_dim=encoder.single_dim,
+                fingerprint=encoder.fingerprint,
+                codec=self._options["codec"],
+                stage=self._options["stage"],
+            )
+        return self._index
+
+    def update(
+        self,
+        paths: Iterable[str | Path] | None = None,
+        *,
+        prune: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Look at the indexed files again (or at `paths`): what changed is replaced, what vanished is reported as gone,
+        and with prune deleted."""
+        return documents.update(self, paths, prune=prune, progress=progress)
+
+    def retry(self, *, password: str | None = None, progress: Callable[[Progress], None] | None = None) -> Report:
+        """Try again what failed, whole documents and single pages, and finish what was cut short."""
+        return documents.retry(self, password=password, progress=progress)
+
+    def delete(self, document: str) -> int:
+        """Remove a document by its id (or the start of it), path or file name; the number of pages removed.
+
+        No later search returns it; `compact(purge=True)` removes its bytes. Raises UnknownDocument."""
+        return documents.delete(self, document)
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def documents(self) -> list[dict[str, Any]]:
+        """All searchable documents: document, paths, title, kind, pages, state, reason, size, added, metadata."""
+        return documents.listing(self)
+
+    def pages(self, document: str) -> list[dict[str, Any]]:
+        """The pages of a document: page, state, reason, tokens, width and height (points), text.
+
+        Raises UnknownDocument."""
+        return documents.pages(self, document)
+
+    def page(self, document: str, number: int, query: str | None = None) -> Hit:
+        """One page, as a Hit; with a query, its evidence and heat map. Raises UnknownDocument."""
+        vectors = self._encode([query])[0] if query else np.zeros((0, self.index.settings.dim), np.float32)
+        with self.index.snapshot() as snapshot:
+            page = documents.page_id(snapshot, document, number)
+            lanes = {"visual": float(score(Ragged.of([vectors]), np.array([page]), snapshot)[0, 0])} if query else {}
+            return self._hits(snapshot, query or "", vectors, [Found(page, 0.0, lanes)])[0]
+
+    def status(self) -> dict[str, Any]:
+        """What is in the index, how it is stored, and every document that is not whole, with the reason."""
+        return documents.status(self)
+
+    # -- searching ----------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        k: int = 10,
+        mode: str = "hybrid",
+        where: dict[str, Any] | None = None,
+        candidates: int | str | None = None,
+    ) -> Any:
+        """The k best pages for a query, as list[Hit]; for a list of queries, a list of those.
+
+        mode: `visual` (MaxSim), `text` (BM25), or both fused. where: a filter over metadata and built-in fields
+        (index.where), applied before the k best are taken. candidates: how many pages of each lane are scored exactly
+        (200), or "all". Ties are broken by (document, page). Raises QueryError, and EncoderMismatch on first use.
+        """
+        texts = [query] if isinstance(query, str) else list(query)
+        limit = check_search(texts, k, mode, candidates)
+        vectors = (
+            self._encode(texts) if mode != "text" else [np.zeros((0, self.index.settings.dim), np.float32)] * len(texts)
+        )
+        singles = self._singles(texts, vectors) if mode != "text" else np.zeros((len(texts), 0), np.float32)
+        with self.index.snapshot() as snapshot:
+            found = []
+            for text, vector, single in zip(texts, vectors, singles, strict=True):
+                ranked = rank(snapshot, text, vector, single, k, mode, where, limit)
+                found.append(self._hits(snapshot, text, vector, ranked))
+        return found[0] if isinstance(query, str) else found
+
+    def _encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        vectors = self.encoder.encode_queries(texts)
+        if not all(len(vector) and np.isfinite(vector).all() for vector in vectors):
+            raise QueryError("the encoder gave a query no vectors, or some that are not finite")
+        return vectors
+
+    def _singles(self, texts: Sequence[str], vectors: Sequence[np.ndarray]) -> np.ndarray:
+        """(b, D): the encoder's own single vectors of the queries, else the normalised means."""
+        if self.encoder.single_dim is not None:
+            singles: np.ndarray = self.encoder.encode_queries_single(texts)  # type: ignore[attr-defined]
+            return singles
+        return np.stack([pool_mean(vector) for vector in vectors])
+
+    def _hits(self, snapshot: Snapshot, text: str, query: np.ndarray, ranked: Sequence[Found]) -> list[Hit]:
+        names = self.encoder.query_tokens([text])[0] if len(query) else []
+        rows = snapshot.pages(found.page for found in ranked)
+        hits = []
+        for place, found in enumerate(ranked, 1):
+            row = rows[found.page]
+            words, word_boxes, token_boxes = snapshot.text(found.page)
+            vectors = decode(snapshot.gather([found.page]))
+            best = (query @ vectors.T).max(axis=1) if len(vectors) and len(query) else np.zeros(0)
+            evidence = Evidence(text, query, vectors, token_boxes[: len(vectors)], words.split(), word_boxes)
+            hits.append(
+                Hit(
+                    document=row["content"],
+                    page=row["number"],
+                    score=found.score,
+                    score_norm=normalised(found, query, text, words),
+                    rank=place,
+                    path=row["path"] or "",
+                    title=row["title"],
+                    kind=row["kind"],
+                    pages=row["page_count"],
+                    metadata=json.loads(row["metadata"]),
+                    lanes=found.lanes,
+                    tokens=[(name, float(value)) for name, value in zip(names, best, strict=False)],
+                    evidence=evidence,
+                    draw=partial(self.draw, row["content"], row["path"] or "", row["kind"], row["number"]),
+                )
+            )
+        return hits
+
+    def draw(self, content: str, path: str, kind: str, number: int, dpi: int = 150) -> Image:
+        """A page of a file as a picture. Raises OctavoError where the file has gone, changed, or cannot be drawn."""
+        return documents.draw(self.renderer, self._guard, content, path, kind, number, dpi)
+
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    def check(self) -> list[Damage]:
+        """Verify every stored byte; [] where all is well, else document, page, file, offset and reason of damage."""
+        return upkeep.check(self.index)
+
+    def compact(self, purge: bool = False) -> dict[str, Any]:
+        """Give back the room of what was deleted; with purge, leave none of its bytes in any file of the index."""
+        return upkeep.compact(self.index, purge=purge)
+
+    def rebuild(self) -> dict[str, Any]:
+        """Make again what can be derived from the store: the first stage and the text lane."""
+        return upkeep.rebuild(self.index)
+
+    def export(self, path: str | Path) -> Path:
+        """Write the index as one file, to be searched elsewhere: `Retriever.import_`."""
+        return archive.export(self.index, Path(path))
+
+    @classmethod
+    def import_(cls, archive_path: str | Path, path: str | Path) -> Retriever:
+        """Unpack an exported index into a new folder and open it. Everything in it is checked first."""
+        archive.unpack(Path(archive_path), Path(path).expanduser().absolute())
+        return cls.open(path, create=False)

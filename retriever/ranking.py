@@ -1,0 +1,101 @@
+"""One query against one generation of the index: both lanes, and the k best pages.
+
+`visual`: the first stage's candidates by exact MaxSim. `text`: BM25. `hybrid`: the best of both, each page scored
+exactly in both lanes, fused. What a search may be asked is checked here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from index.errors import QueryError
+from index.ragged import Ragged
+from index.snapshot import Snapshot
+from index.text import distinct_terms
+from retriever.hybrid import fuse
+from retriever.rerank import score, top
+
+MODES = ("hybrid", "visual", "text")
+CANDIDATES = 200
+"""Pages of each lane that are scored exactly."""
+LONGEST_QUERY = 4096  # characters
+MOST_RESULTS = 10_000
+
+
+class Found(NamedTuple):
+    """A page id with its score and the score of each lane that has one."""
+
+    page: int
+    score: float
+    lanes: dict[str, float]
+
+
+def check_search(texts: Sequence[str], k: int, mode: str, candidates: int | str | None) -> int | None:
+    """The number of candidates, None for all. Raises QueryError for what cannot be searched for."""
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise QueryError("the query is empty; ask for some words")
+        if len(text) > LONGEST_QUERY:
+            raise QueryError(f"the query has {len(text)} characters, {LONGEST_QUERY} are the most; shorten it")
+    if mode not in MODES:
+        raise QueryError(f"mode is one of {', '.join(MODES)}; got {mode!r}")
+    if not isinstance(k, int) or not 1 <= k <= MOST_RESULTS:
+        raise QueryError(f"k is a number from 1 to {MOST_RESULTS}; got {k!r}")
+    if candidates == "all":
+        return None
+    if candidates is not None and (not isinstance(candidates, int) or candidates < 1):
+        raise QueryError(f"candidates is a number of pages, or 'all'; got {candidates!r}")
+    return CANDIDATES if candidates is None else int(candidates)
+
+
+def rank(
+    snapshot: Snapshot,
+    text: str,
+    query: np.ndarray,
+    single: np.ndarray,
+    k: int,
+    mode: str,
+    where: dict[str, Any] | None,
+    limit: int | None,
+) -> list[Found]:
+    """The k best pages, best first. query: (m, d), single: (D,), neither looked at in mode `text`; limit: candidates of
+    each lane, None for all."""
+    n = max(limit, k) if limit is not None else max(len(snapshot), 1)
+    text_scores, text_ids = snapshot.match(text, where) if mode != "visual" else (np.zeros(0), np.zeros(0, np.int64))
+    if mode == "text":
+        return _found(*top(text_scores, text_ids, snapshot, k), "text")
+    queries = Ragged.of([query])
+    _, ids = snapshot.first_stage.search(single[None], n, snapshot.allowed(where))[0]
+    visual, ids = top(score(queries, ids, snapshot)[0], ids, snapshot, n)
+    if mode == "visual":
+        return _found(visual[:k], ids[:k], "visual")
+    more = np.setdiff1d(text_ids[:n], ids)
+    visual, ids = np.concatenate([visual, score(queries, more, snapshot)[0]]), np.concatenate([ids, more])
+    bm25 = dict(zip(text_ids.tolist(), text_scores.tolist(), strict=True))
+    words = np.array([bm25.get(page, 0.0) for page in ids.tolist()])
+    lanes = {
+        page: _lanes(seen, said) for page, seen, said in zip(ids.tolist(), visual.tolist(), words.tolist(), strict=True)
+    }
+    scores, ids = top(fuse(visual, words), ids, snapshot, k)
+    return [Found(page, value, lanes[page]) for page, value in zip(ids.tolist(), scores.tolist(), strict=True)]
+
+
+def _found(scores: np.ndarray, ids: np.ndarray, lane: str) -> list[Found]:
+    return [Found(page, value, {lane: value}) for page, value in zip(ids.tolist(), scores.tolist(), strict=True)]
+
+
+def _lanes(visual: float, text: float) -> dict[str, float]:
+    return {"visual": visual, "text": text} if np.isfinite(visual) else {"text": text}
+
+
+def normalised(found: Found, query: np.ndarray, text: str, words: str) -> float:
+    """A score in [0, 1] that means the same in every search: MaxSim over the highest possible (page tokens have norm
+    1); where there is none, the share of the query's terms that the page has."""
+    if "visual" in found.lanes:
+        highest = float(np.linalg.norm(query, axis=1).sum())
+        return min(max(found.lanes["visual"] / highest, 0.0), 1.0) if highest else 0.0
+    asked = distinct_terms(text)
+    return len(asked & distinct_terms(words)) / len(asked) if asked else 0.0
