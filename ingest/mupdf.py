@@ -114,9 +114,10 @@ def _words(shown: Any, bounds: Any) -> list[Word]:
 
 
 def _failed(error: Exception, what: str) -> Failed:
-    said = f"{error}\n{pymupdf.TOOLS.mupdf_warnings()}"
+    reason = re.sub(r"^code=\d+: ", "", str(error))
+    said = f"{reason}\n{pymupdf.TOOLS.mupdf_warnings()}"
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(said):
         return Failed("oom", f"{what}: it needs more memory than the limit")
     if "encrypt" in said and ("unknown" in said or "unsupported" in said.lower()):
-        return Failed("encrypted", f"the PDF is encrypted in a way that cannot be opened: {error}")
-    return Failed("damaged", f"{what}: {error}")
+        return Failed("encrypted", f"the PDF is encrypted in a way that cannot be opened: {reason}")
+    return Failed("damaged", f"{what}: {reason}")

@@ -11,7 +11,16 @@ import math
 import warnings
 from typing import Any
 
-from PIL import Image, ImageFile, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from .drawing import Caps, Drawing, Failed, fit
 
@@ -87,6 +96,8 @@ class _Failures:
             raise Failed("oversize", _too_large("the image")) from None
         if isinstance(error, MemoryError):
             raise Failed("oom", f"{self.what}: it needs more memory than the limit") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise Failed("damaged", f"{self.what}: it only starts like one") from None
         if isinstance(error, Exception) and not isinstance(error, Failed):
             raise Failed("damaged", f"{self.what}: {str(error) or type(error).__name__}") from None
 
