@@ -37,9 +37,9 @@ def token_weights(query: ArrayLike, vectors: ArrayLike, token: int | None = None
     """The evidence that each page token gives, (t,) float32 in [0, 1], the strongest 1 (all 0 where there is none).
 
     query: (m, d) float, a token's weight being its norm; vectors: (t, d) float, the page's decoded tokens; token: one
-    query token (0 to m - 1), None for all of them. A query token's evidence is what its similarity exceeds the page's
-    median by, so that a token which the page does not answer (equally similar everywhere) paints nothing, sharpened so
-    that the winner of MaxSim and its close rivals stand out.
+    query token (0 to m - 1), None for all of them. A query token's evidence is by how much its similarity exceeds that
+    of four fifths of the page's tokens, so that one which the page does not answer (equally similar everywhere) paints
+    next to nothing, sharpened so that the winner of MaxSim and its close rivals stand out.
     """
     q, v = np.atleast_2d(np.asarray(query, np.float32)), np.atleast_2d(np.asarray(vectors, np.float32))
     if v.shape[0] == 0 or v.size == 0:
@@ -52,7 +52,7 @@ def token_weights(query: ArrayLike, vectors: ArrayLike, token: int | None = None
         q = q[token : token + 1]
     similarity = q @ v.T
     best = similarity.max(axis=1, keepdims=True)
-    floor = np.maximum(np.median(similarity, axis=1, keepdims=True), 0.0)
+    floor = np.maximum(np.quantile(similarity, 0.8, axis=1, keepdims=True, method="lower"), 0.0)
     floor = np.where(best - floor > 1e-6, floor, 0.0)
     excess = np.maximum(similarity - floor, 0.0)
     strength = np.maximum(best - floor, 1e-12)

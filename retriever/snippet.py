@@ -23,7 +23,8 @@ _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )  # Thai, Lao, Tibetan, Burmese, Khmer, kana, Han
-_UNIT = re.compile(f"[{_UNSPACED}]|[^{_UNSPACED}]+")
+_JOINTS = "-/'\u2019"  # what joins the words of snow-covered, and/or, d'heures
+_UNIT = re.compile(f"[{_UNSPACED}]|[^{_UNSPACED}{_JOINTS}]+[{_JOINTS}]*|[{_JOINTS}]+")
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _SENTENCE_END = re.compile(r"[.!?:;。！？]['\"”’)\]]*$")
 
@@ -81,8 +82,13 @@ def snippet(
     marked = _marked(hits, importance)
     start, end = _window(units, hits, importance, evidence, marked, min(length, len(units)))
     if not _answers(hits[:, start:end], importance):
-        marked = marked | (evidence >= 0.75) & np.array([any(map(str.isalnum, u.text)) for u in units])
+        marked = marked | (evidence >= 0.6) & np.array([_wordlike(u) for u in units])
     return _join(units, start, end, marked)
+
+
+def _wordlike(unit: _Unit) -> bool:
+    """Worth marking for its evidence alone: not a number, not a particle."""
+    return bool(_IS_UNSPACED.match(unit.text)) or len(unit.folded) > 3 and unit.folded.isalpha()
 
 
 def _units(words: Sequence[str]) -> list[_Unit]:
@@ -180,7 +186,9 @@ def _window(
     sentence, or so that what matched lies in its middle."""
     if length >= len(units):
         return 0, len(units)
-    sums = np.cumsum(np.pad(np.vstack([hits, evidence[None]]), ((0, 0), (1, 0))), axis=1)
+    parts = np.bincount([unit.word for unit in units])
+    shares = evidence**2 / parts[[unit.word for unit in units]]  # a word in many parts is still one word
+    sums = np.cumsum(np.pad(np.vstack([hits, shares[None]]), ((0, 0), (1, 0))), axis=1)
     inside = sums[:, length:] - sums[:, :-length]
     terms = (importance[:, None] * (np.minimum(inside[:-1], 1) + 0.05 * np.minimum(inside[:-1], 4))).sum(axis=0)
     score = terms / max(float(importance.sum()), 1e-12) + 0.8 * inside[-1] / max(float(inside[-1].max()), 1e-12)
@@ -205,7 +213,7 @@ def _join(units: list[_Unit], start: int, end: int, marked: np.ndarray) -> Snipp
             text += " "
         if marked[i]:
             left = len(text) + len(unit.text) - len(unit.text.lstrip("\"'“‘([{"))
-            right = len(text) + len(unit.text.rstrip("\"'”’)]}.,;:!?"))
+            right = len(text) + len(unit.text.rstrip("\"'”’)]}.,;:!?-/"))
             if marks and left == marks[-1][1]:
                 marks[-1] = (marks[-1][0], right)
             elif right > left:

@@ -33,7 +33,7 @@ def test_a_token_that_is_equally_like_everything_paints_next_to_nothing():
 
 
 def test_near_winners_count_and_far_ones_do_not():
-    angles = np.array([0.0, 0.1, 1.2, 1.4, 1.5])
+    angles = np.array([0.0, 0.1, *np.linspace(1.2, 1.5, 20)])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     weights = explain.token_weights([[1.0, 0.0]], vectors)
     assert weights[0] == 1 and weights[1] > 0.95 and weights[2:].max() < 0.01

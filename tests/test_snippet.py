@@ -49,6 +49,11 @@ def test_inflections_match_and_other_words_do_not(word, query, found):
     assert bool(snippet([word], query).marks) is found
 
 
+def test_parts_of_joined_words_match():
+    assert marked(snippet(["the", "snow-covered", "runway"], "snow")) == ["snow"]
+    assert marked(snippet(["heures", "l'avion"], "d'heures avion-école")) == ["heures", "avion"]
+
+
 def test_common_words_neither_choose_the_window_nor_are_marked():
     words = [*["the", "of", "agency"] * 20, *FILLER, "the", "turbine", "blade", *FILLER]
     result = snippet(words, "the blade of the turbine", length=8)

@@ -1,0 +1,7 @@
+"""`python -m retriever` is the command `octavo`."""
+
+import sys
+
+from retriever.cli import main
+
+sys.exit(main())

@@ -1,0 +1,121 @@
+"""The commands that look after an index and the installation: check, compact, rebuild, export, import, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from retriever import terminal as term
+from retriever.options import chosen, common, opened
+
+
+@click.command()
+@common
+def check(index: str | None, as_json: bool) -> int:
+    """Verify every stored byte; name what is damaged."""
+    with opened(index) as retriever:
+        damage = [d._asdict() for d in retriever.check()]
+    if as_json:
+        term.emit({"damage": damage})
+    elif damage:
+        term.show_table(("document", "page", "file", "offset", "reason"), [list(d.values()) for d in damage])
+        click.echo("What is listed is not searched. `octavo retry` reads those documents again.", err=True)
+    else:
+        click.echo("Every byte is as it was written.")
+    return 1 if damage else 0
+
+
+@click.command()
+@click.option("--purge", is_flag=True, help="Make deleted content unrecoverable.")
+@common
+def compact(purge: bool, index: str | None, as_json: bool) -> int:
+    """Give back the space of deleted documents."""
+    with opened(index) as retriever:
+        _facts(retriever.compact(purge=purge), as_json)
+    return 0
+
+
+@click.command()
+@common
+def rebuild(index: str | None, as_json: bool) -> int:
+    """Make again what can be derived: the caches."""
+    with opened(index) as retriever:
+        _facts(retriever.rebuild(), as_json)
+    return 0
+
+
+def _facts(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        term.emit(facts)
+    else:
+        term.show_facts(facts)
+
+
+@click.command()
+@click.argument("archive", type=click.Path(dir_okay=False, path_type=Path))
+@common
+def export(archive: Path, index: str | None, as_json: bool) -> int:
+    """Write the index into one file.
+
+    For `octavo import` on another machine: encode here, search there.
+    """
+    with opened(index) as retriever:
+        retriever.export(archive)
+    size = archive.stat().st_size
+    if as_json:
+        term.emit({"archive": str(archive), "bytes": size})
+    else:
+        click.echo(f"Wrote {archive}: {term.size(size)}.")
+    return 0
+
+
+@click.command(name="import")
+@click.argument("archive", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@common
+def import_(archive: Path, index: str | None, as_json: bool) -> int:
+    """Make an index from an exported file.
+
+    Its place, --index, must not hold one yet.
+    """
+    from retriever.engine import Retriever
+
+    path = chosen(index)
+    with Retriever.import_(archive, path) as retriever:
+        documents = len(retriever.documents())
+    if as_json:
+        term.emit({"index": str(path), "documents": documents})
+    else:
+        click.echo(f"Imported {term.count(documents, 'document')} into {path}.")
+    return 0
+
+
+@click.command()
+@common
+def doctor(index: str | None, as_json: bool) -> int:
+    """Check the installation, say what to do."""
+    from retriever import doctor as surgery
+
+    return surgery.run(chosen(index), as_json)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> int:
+    """Print completion for a shell.
+
+    \b
+    eval "$(octavo completion bash)"      in ~/.bashrc; zsh likewise
+    octavo completion fish | source       in config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(ctx.find_root().command, {}, "octavo", "_OCTAVO_COMPLETE").source())
+    return 0
+
+
+COMMANDS = (check, compact, rebuild, export, import_, doctor, completion)
