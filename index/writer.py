@@ -179,6 +179,11 @@ class Writer:
             )
         return self.layout.block(page_id, page.vectors, pooled)
 
+    def bytes_of(self, page: PageRecord) -> int:
+        """About what a page takes on the disk: its block, its rows, and its words twice in the text lane."""
+        boxes = 8 * (len(page.token_boxes) + len(page.word_boxes))
+        return self.layout.block_bytes(len(page.vectors)) + boxes + 3 * len(page.text.encode()) + 300
+
     def _insert_page(self, page_id: int, document: int, page: PageRecord, extent: Any) -> None:
         row = {
             "document": document,

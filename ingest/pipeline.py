@@ -31,6 +31,7 @@ from ingest.sources import Source, Unreadable, content_id, find, open_source
 logger = logging.getLogger("octavo.ingest")
 FAILED = ("damaged", "timeout", "oom", "crash", "encrypted", "oversize", "unsupported", "empty")
 """States of a document of which nothing is searchable, and of a page without tokens."""
+SAMPLES = 5  # documents that an estimate looks into
 
 
 @dataclass
@@ -65,13 +66,36 @@ class Ingest:
         found = find(paths, exclude=exclude, max_bytes=self.renderer.limits.max_bytes)
         work = [item for file in found if (item := self._look(file)) is not None]
         self._documents_total = len(work)
+        if self.dry_run:
+            return self._estimate(work)
         for item in work:
             self._tell(item.source.path)
-            if not self.dry_run:
-                self._take(item)
+            self._take(item)
             self._documents += 1
         self._tell(None)
         self.report.seconds = time.monotonic() - self._started
+        return self.report
+
+    def _estimate(self, work: Sequence[Work]) -> Report:
+        """What a run would store and take, going by a page from the middle of some of the documents."""
+        size, seconds, stored = self.encoder.render, [], []
+        for item in work[:: -(-len(work) // SAMPLES) or 1]:
+            started = time.monotonic()
+            descriptor = open_source(item.source.path)
+            try:
+                with self.renderer.open(descriptor, item.source.kind, password=self.password) as document:
+                    numbers = [item.pages // 2 + 1]
+                    drawn = list(self.renderer.pages(document, numbers, dpi=size.dpi, max_pixels=size.max_pixels))
+                    records = list(self._records(drawn))
+            except RenderError:
+                continue
+            finally:
+                os.close(descriptor)
+            seconds.append(time.monotonic() - started)
+            stored.append(sum(self.writer.bytes_of(record) for record in records))
+        self.report.pages = self._pages_total
+        self.report.bytes = int(self._pages_total * np.mean(stored or [0]))
+        self.report.seconds = float(self._pages_total * np.mean(seconds or [0]))
         return self.report
 
     def _tell(self, path: Path | None) -> None:

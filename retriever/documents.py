@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,10 +35,11 @@ def add(retriever: Retriever, paths: Sequence[str | Path], metadata: dict[str, A
 
     check_metadata(metadata)
     exclude = options.pop("exclude", ())
-    index = retriever.make_index()
-    with index.writing() as writer:
-        run = Ingest(writer, retriever.encoder, retriever.renderer, metadata=metadata, **options)
-        return run.run(paths, exclude)
+    with tempfile.TemporaryDirectory() as nowhere:
+        index = retriever.make_index(Path(nowhere) if options.get("dry_run") else None)
+        with index.writing() as writer:
+            run = Ingest(writer, retriever.encoder, retriever.renderer, metadata=metadata, **options)
+            return run.run(paths, exclude)
 
 
 def check_metadata(metadata: Any) -> None:

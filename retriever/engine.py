@@ -159,19 +159,22 @@ class Retriever:
             self, paths, metadata, exclude=exclude, password=password, dry_run=dry_run, progress=progress
         )
 
-    def make_index(self) -> Index:
-        """The index, made with the encoder's dimensions where there is none."""
-        if self._index is None:
-            encoder = self.encoder
-            self._index = Index.create(
-                self.folder,
-                dim=encoder.dim,
-                single_dim=encoder.single_dim,
-                fingerprint=encoder.fingerprint,
-                codec=self._options["codec"],
-                stage=self._options["stage"],
-            )
-        return self._index
+    def make_index(self, instead: Path | None = None) -> Index:
+        """The index, made with the encoder's dimensions where there is none; for a dry run in a folder `instead`."""
+        if self._index is not None:
+            return self._index
+        encoder = self.encoder
+        index = Index.create(
+            instead or self.folder,
+            dim=encoder.dim,
+            single_dim=encoder.single_dim,
+            fingerprint=encoder.fingerprint,
+            codec=self._options["codec"],
+            stage=self._options["stage"],
+        )
+        if instead is None:
+            self._index = index
+        return index
 
     def update(
         self,
