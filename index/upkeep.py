@@ -176,7 +176,8 @@ def rebuild(index: Index) -> dict[str, Any]:
                 writer.db,
                 "SELECT t.page, t.text, d.title,"
                 " coalesce((SELECT min(path) FROM paths WHERE document = d.id), d.source) AS path"
-                " FROM page_text t JOIN pages p ON p.id = t.page JOIN documents d ON d.id = p.document",
+                " FROM page_text t JOIN pages p ON p.id = t.page JOIN documents d ON d.id = p.document"
+                " WHERE p.state = 'ok'",
             )
             count = 0
             for row in list(rows):

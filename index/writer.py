@@ -203,7 +203,8 @@ class Writer:
         boxes = catalog.pack_boxes(page.word_boxes), catalog.pack_boxes(page.token_boxes)
         row = {"page": page_id, "text": page.text, "word_boxes": boxes[0], "token_boxes": boxes[1]}
         catalog.insert(self.db, "page_text", row)
-        self.index_text(page_id, title, name, page.text)
+        if page.state == "ok":  # a blank or failed page would be found by its title alone, before those that say it
+            self.index_text(page_id, title, name, page.text)
 
     def index_text(self, page_id: int, title: str, name: str, words: str) -> None:
         """Inside a transaction: put a page into the text lane."""

@@ -316,7 +316,7 @@ class Retriever:
         return archive.export(self.index, Path(path))
 
     @classmethod
-    def import_(cls, archive_path: str | Path, path: str | Path) -> Retriever:
+    def import_(cls, archive_path: str | Path, path: str | Path, encoder: Encoder | str | None = None) -> Retriever:
         """Unpack an exported index into a new folder and open it. Everything in it is checked first."""
         archive.unpack(Path(archive_path), Path(path).expanduser().absolute())
-        return cls.open(path, create=False)
+        return cls.open(path, encoder, create=False)
