@@ -86,7 +86,7 @@ class MuPDF:
     def _unlock(self, password: str | None) -> None:
         if password is None:
             raise Failed("encrypted", "the PDF asks for a password: give it with --password")
-        if not mupdf.fz_authenticate_password(self._document, password):
+        if not _is_text(password) or not mupdf.fz_authenticate_password(self._document, password):
             raise Failed("encrypted", "the password given with --password does not open this PDF")
 
     def _title(self) -> str:
@@ -94,6 +94,11 @@ class MuPDF:
             return clean_title(mupdf.fz_lookup_metadata2(self._document, "info:Title"))
         except Exception:
             return ""
+
+
+def _is_text(password: str) -> bool:
+    """Not where a command line held bytes that are no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in password)
 
 
 def _words(shown: Any, bounds: Any) -> list[Word]:

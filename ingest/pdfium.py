@@ -28,12 +28,14 @@ def open_pdf(data: bytes, password: str | None) -> Pdfium:
 class Pdfium:
     def __init__(self, data: bytes, password: str | None) -> None:
         try:
-            self._document = pdfium.PdfDocument(data, password=password)
+            self._document = _load(data, password)
             self.pages = len(self._document)
             self._document.init_forms()
             self.title = clean_title(self._document.get_metadata_value("Title"))
         except pdfium.PdfiumError as error:
             raise _failed(error, password) from None
+        except UnicodeEncodeError:  # a command line held bytes that are no UTF-8
+            raise Failed("encrypted", "the password given with --password does not open this PDF") from None
         except MemoryError:
             raise Failed("oom", "the PDF needs more memory than the limit") from None
         if self.pages < 1:
@@ -55,6 +57,19 @@ class Pdfium:
 
     def close(self) -> None:
         self._document.close()
+
+
+def _load(data: bytes, password: str | None) -> Any:
+    """Without the password first: given one that it does not need, PDFium refuses."""
+    for attempt in (None, password):
+        raw.FPDF_LoadMemDocument(b"", 0, None)  # fails: sets the last error, which some failures leave as it was
+        try:
+            return pdfium.PdfDocument(data, password=attempt)
+        except pdfium.PdfiumError as error:
+            if attempt is not password and error.err_code == raw.FPDF_ERR_PASSWORD:
+                continue
+            raise
+    raise AssertionError("unreachable")
 
 
 def _draw(page: Any, dpi: float, caps: Caps) -> Drawing:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 import struct
 import sys
@@ -28,6 +29,9 @@ Reply = tuple[dict[str, Any], list[bytes | memoryview]]
 
 def main(sock: socket.socket) -> None:
     """Serve `sock` until it closes. Never raises for a bad document."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to a whole group; the parent says when this process ends
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     hello, _, _ = wire.receive(sock, max_payload=0)
     try:
         engine = _engine(hello["backend"])

@@ -111,6 +111,17 @@ def transparency(groups: int = 20_000) -> bytes:
     return page(content, stream(b".5 g 0 0 595 842 re f", form), resources=entries, deflate=1)
 
 
+def nested_groups(depth: int = 60) -> bytes:
+    """Transparency groups within each other: a picture of the page in memory for each."""
+    forms = []
+    for level in range(depth):
+        deeper = b"/Resources<</XObject<</X %d 0 R>>/ExtGState<</G<</ca .5>>>>>>" % (6 + level)
+        group = b"/Type/XObject/Subtype/Form/BBox[0 0 595 842]/Group<</S/Transparency/I true>>" + deeper
+        forms.append(stream(b"/G gs 0 0 300 300 re f /X Do", group))
+    forms.append(stream(b"0 0 9 9 re f", b"/Type/XObject/Subtype/Form/BBox[0 0 595 842]"))
+    return page(b"/G gs /X Do", *forms, resources=b"/XObject<</X 5 0 R>>/ExtGState<</G<</ca .5>>>>")
+
+
 def image_bomb(side: int, colours: int = 3) -> bytes:
     """An image of side x side pixels in a few kilobytes."""
     space = b"/DeviceRGB" if colours == 3 else b"/DeviceGray"
@@ -219,6 +230,7 @@ _MAKERS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "self-form.pdf": (self_reference, (PAGE, "timeout")),
     "content-bomb.pdf": (content_bomb, ("timeout", "oom", "crash")),
     "transparency.pdf": (transparency, (PAGE, "timeout")),
+    "groups.pdf": (nested_groups, (PAGE, "timeout")),
     "image-40k.pdf": (lambda: image_bomb(40_000), ("timeout", "oom", "crash", PAGE)),
     "image-20k-grey.pdf": (lambda: image_bomb(20_000, 1), ("timeout", "oom", "crash", PAGE)),
     "lines.pdf": (lines, (PAGE, "timeout")),
@@ -235,7 +247,7 @@ _MAKERS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "no-pages.pdf": (lambda: tree(b"", 0), ("empty", "damaged")),
     "tree-loop.pdf": (lambda: tree(b"2 0 R 2 0 R", 2), ("damaged", "empty")),
     "tree-deep.pdf": (deep_tree, (PAGE, "damaged", "empty", "timeout", "crash")),
-    "kids.pdf": (many_kids, (PAGE,)),
+    "kids.pdf": (many_kids, (PAGE, "damaged")),
     "xref-loop.pdf": (xref_loop, (PAGE, "damaged")),
     "objstm-loop.pdf": (object_stream_loop, (PAGE, "damaged", "empty")),
     "truncated.pdf": (lambda: truncated(good()), (PAGE, "damaged", "empty")),

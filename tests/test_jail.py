@@ -283,12 +283,12 @@ def test_memory_descriptors_and_limits(folder: Path) -> None:
     program = """
         import resource
         null = os.open("/dev/null", os.O_RDONLY)
-        protection = jail.enter(memory=2**29, memory_hard=2**30)
+        protection = jail.enter(memory=2**28, memory_hard=2**29)
         assert protection.active[0] == "rlimits", protection
-        attempt("1 GB", lambda: bytearray(10**9))
+        attempt("400 MB", lambda: bytearray(4 * 10**8))
         attempt("100 MB", lambda: len(bytearray(10**8)))
         jail.allow_memory(2**31)
-        attempt("900 MB", lambda: len(bytearray(9 * 10**8)))
+        attempt("400 MB with leave", lambda: len(bytearray(4 * 10**8)))
         attempt("4 GB", lambda: bytearray(4 * 10**9))
         attempt("map 4 GB", lambda: mmap.mmap(-1, 4 * 10**9))
         attempt("more memory", lambda: resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40)))
@@ -296,8 +296,8 @@ def test_memory_descriptors_and_limits(folder: Path) -> None:
         print(json.dumps({**results, "core": str(resource.getrlimit(resource.RLIMIT_CORE))}))
     """
     results = child(folder, program)
-    assert results["1 GB"] == results["4 GB"] == "MemoryError"
-    assert (results["100 MB"], results["900 MB"]) == ("DONE 100000000", "DONE 900000000")
+    assert results["400 MB"] == results["4 GB"] == "MemoryError"
+    assert (results["100 MB"], results["400 MB with leave"]) == ("DONE 100000000", "DONE 400000000")
     assert results["map 4 GB"] == "ENOMEM"
     assert results["flood"] == "EMFILE"
     assert results["more memory"] == "ValueError"
