@@ -1,5 +1,7 @@
-"""The command `octavo`: each subcommand is a few lines over `Retriever`; what they read and print is
-in `retriever.options` and `retriever.terminal`, the commands for looking after an index in `retriever.maintenance`.
+"""The command `octavo`: each subcommand is a few lines over `Retriever`.
+
+What commands read and print is in `retriever.options` and `retriever.terminal`, those that look after an index and the
+installation are in `retriever.maintenance`.
 
 Exit status: 0 done; 1 done, but nothing was found, or a document failed, or damage was found; 2 the command was written
 wrongly; 3 it could not be done, one sentence on stderr says why; 130 interrupted. OCTAVO_DEBUG=1 adds tracebacks.

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,8 @@ def _installation() -> Iterator[Finding]:
             continue
         match = re.match(r"\s*([\w.-]+)(?:.*?>=\s*([\d.]+))?", spec)
         assert match, spec
-        yield _package(match[1], match[2], optional=bool(marker.strip()))
+        replaced = match[1] == "pymupdf" and find_spec("pypdfium2") is not None
+        yield _package(match[1], match[2], optional=bool(marker.strip()) or replaced)
 
 
 def _package(name: str, floor: str | None, optional: bool) -> Finding:

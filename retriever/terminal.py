@@ -205,23 +205,26 @@ def progress(quiet: bool) -> Iterator[Callable[[Any], None] | None]:
     if quiet or not err.is_terminal:
         yield None
         return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[counts]}"),
-        BarColumn(bar_width=24),
-        TimeRemainingColumn(compact=True),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[file]}", style="dim"),
     )
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=None, counts="loading the encoder", file="")
+        task = bar.add_task("", total=None, counts="looking at the files", left="", file="")
 
         def report(p: Any) -> None:
-            rate = f", {p.pages_done / p.seconds:.1f} pages/s" if p.seconds > 0 and p.pages_done else ""
+            rate = p.pages_done / p.seconds if p.seconds > 0 else 0.0
             counts = f"{_of(p.documents_done, p.documents_total)} documents, {_of(p.pages_done, p.pages_total)} pages"
+            left = f"{duration((p.pages_total - p.pages_done) / rate)} left" if rate and p.pages_total else ""
             name = printable(Path(p.path).name)[:40] if p.path else ""
-            bar.update(task, completed=p.pages_done, total=p.pages_total, counts=counts + rate, file=name)
+            if rate:
+                counts += f", {rate:.1f} pages/s"
+            bar.update(task, completed=p.pages_done, total=p.pages_total, counts=counts, left=left, file=name)
 
         yield report
 
