@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from index.failpoint import failpoint
 from index.store import sync_folder
 
 FILE = "pooled.cache"
@@ -123,22 +124,18 @@ class Pooled:
 
 
 def save(pooled: Pooled, folder: Path, index: bytes, generation: int) -> None:
-    """Write the cache file: a line of JSON, the ids, the vectors in half precision. Whole or not at all."""
+    """Write the cache file: a digest of the rest, a line of JSON, ids, vectors in half precision. Whole or not at all."""
     folder.mkdir(exist_ok=True)
     ids = pooled.ids
     body = ids.astype("<i8").tobytes() + pooled.vectors().astype("<f2").tobytes()
-    record = {
-        "index": index.hex(),
-        "generation": generation,
-        "count": len(ids),
-        "dim": pooled.dim,
-        "body": _digest(body),
-    }
+    record = {"index": index.hex(), "generation": generation, "count": len(ids), "dim": pooled.dim}
+    data = json.dumps(record).encode() + b"\n" + body
     temporary = folder / "pooled.tmp"
     with temporary.open("wb") as file:
-        file.write(json.dumps(record).encode() + b"\n" + body)
+        file.write(_digest(data) + b"\n" + data)
         file.flush()
         os.fsync(file.fileno())
+    failpoint("cache written")
     temporary.replace(folder / FILE)
     sync_folder(folder)
 
@@ -149,11 +146,13 @@ def load(folder: Path, index: bytes, dim: int) -> Pooled | None:
     FAISS is filled from plain arrays: nothing that came with an index is ever handed to FAISS's own reader.
     """
     try:
-        head, body = (folder / FILE).read_bytes().split(b"\n", 1)
+        digest, data = (folder / FILE).read_bytes().split(b"\n", 1)
+        if digest != _digest(data):
+            return None
+        head, body = data.split(b"\n", 1)
         record = json.loads(head)
-        count = int(record["count"])
-        fits = (record["index"], record["dim"], record["body"]) == (index.hex(), dim, _digest(body))
-        if not fits or len(body) != count * (8 + 2 * dim):
+        count = record["count"]
+        if (record["index"], record["dim"], len(body)) != (index.hex(), dim, count * (8 + 2 * dim)):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -162,8 +161,8 @@ def load(folder: Path, index: bytes, dim: int) -> Pooled | None:
     return pooled
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 def choose(tokens: int, setting: str) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
-from index.errors import DiskFull, FormatError, NotAnIndex
+from index import text
+from index.errors import DamageError, DiskFull, FormatError, NotAnIndex
 
 FILE = "catalog.sqlite3"
 APPLICATION_ID = 0x4F435456  # "OCTV"
@@ -45,7 +46,7 @@ _TABLES = {
     "page_text": """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, text TEXT NOT NULL,
         word_boxes BLOB NOT NULL, token_boxes BLOB NOT NULL, crc INTEGER NOT NULL""",
 }
-_SEARCH = "page_search"  # FTS5 over index.text.terms of title, file name and body; rowid = page
+_SEARCH = "page_search"  # FTS5 over what index.text makes of title, file name and body; rowid = page
 _KNOWN = {
     *_TABLES,
     _SEARCH,
@@ -58,9 +59,14 @@ def _first_schema(db: Database) -> None:
     for name, columns in _TABLES.items():
         db.execute(f"CREATE TABLE {name} ({columns})")
     db.execute("CREATE INDEX paths_document ON paths(document)")
-    db.execute(
-        f"CREATE VIRTUAL TABLE {_SEARCH} USING fts5(title, name, body, tokenize='unicode61 remove_diacritics 2')"
-    )
+    new_search(db)
+
+
+def new_search(db: Database) -> None:
+    """An empty text lane, in place of the one that is there. Marks are parts of words: they are vowels in many scripts."""
+    db.execute(f"DROP TABLE IF EXISTS {_SEARCH}")
+    tokenize = "unicode61 remove_diacritics 2 categories ''L* M* N* Co''"
+    db.execute(f"CREATE VIRTUAL TABLE {_SEARCH} USING fts5(title, name, body, tokenize='{tokenize}')")
     if SQLITE_VERSION >= (3, 42):
         db.execute(f"INSERT INTO {_SEARCH}({_SEARCH}, rank) VALUES ('secure-delete', 1)")
 
@@ -151,19 +157,36 @@ def transaction(db: Database) -> Iterator[None]:
         if db.conn.in_transaction:
             db.conn.execute("ROLLBACK")
         if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
-            raise DiskFull(
-                f"the catalog could not be written ({error}); free some space and run the command again"
-            ) from error
+            raise DiskFull(f"{_file(db)}: {error}; free some space and run the command again") from error
+        if isinstance(error, SQLiteError):
+            raise DamageError(f"{_file(db)}: {error}; run octavo check") from error
         raise
+
+
+def _file(db: Database) -> str:
+    return str(db.conn.execute("PRAGMA database_list").fetchone()[2])
 
 
 def row_crc(*columns: object) -> int:
     """CRC-32 over the columns of a row: text as UTF-8, numbers by repr, blobs as they are, each with its length."""
-    crc = 0
+    parts = []
     for column in columns:
         data = column if isinstance(column, bytes) else str(column).encode("utf-8", "surrogateescape")
-        crc = zlib.crc32(data, zlib.crc32(str(len(data)).encode(), crc))
-    return crc
+        parts += (b"%d" % len(data), data)
+    return zlib.crc32(b"".join(parts))
+
+
+def sound(table: str, row: Row) -> bool:
+    """Whether a row is as it was written."""
+    return bool(row["crc"] == row_crc(*(row[name] for name in CHECKED[table])))
+
+
+def checked(db: Database, table: str, condition: str = "1", values: Iterable[object] = ()) -> list[Row]:
+    """Rows that a decision hangs on. Raises DamageError where one is not as it was written."""
+    found = list(rows(db, f"SELECT * FROM {table} WHERE {condition}", values))
+    if not all(sound(table, row) for row in found):
+        raise DamageError(f"{FILE}: a row of {table} is not what was written; restore the catalog, or run octavo check")
+    return found
 
 
 DOCUMENT_COLUMNS = (
@@ -203,8 +226,7 @@ def _bound(name: str, value: object) -> object:
 
 def update_document(db: Database, document: int, **changes: object) -> None:
     """Change columns of a document and its CRC with them."""
-    row = one(db, "SELECT * FROM documents WHERE id = ?", [document])
-    assert row is not None
+    (row,) = checked(db, "documents", "id = ?", [document])
     row |= changes
     sets = ", ".join(f"{name} = {_mark(name)}" for name in changes)
     values = [_bound(name, value) for name, value in changes.items()]
@@ -236,9 +258,17 @@ def rows(db: Database, sql: str, values: Iterable[object] = ()) -> Iterator[Row]
 
 
 def setting(db: Database, key: str, default: Any = None) -> Any:
-    """A setting, from JSON."""
-    row = one(db, "SELECT value FROM settings WHERE key = ?", [key])
-    return default if row is None else json.loads(row["value"])
+    """A setting, from JSON. Raises DamageError."""
+    found = checked(db, "settings", "key = ?", [key])
+    return json.loads(found[0]["value"]) if found else default
+
+
+def generation(db: Database) -> int:
+    """The generation; -1 where that is damaged, for nobody can write then."""
+    try:
+        return int(setting(db, "generation", 0))
+    except DamageError:
+        return -1
 
 
 def put_setting(db: Database, key: str, value: object) -> None:
@@ -247,8 +277,8 @@ def put_setting(db: Database, key: str, value: object) -> None:
 
 
 def pack_boxes(boxes: np.ndarray) -> bytes:
-    """(n, 4) fractions of the page -> 8 bytes a box, each edge in 1/65,535."""
-    return np.rint(np.clip(boxes, 0, 1) * 65_535).astype("<u2").tobytes()
+    """(n, 4) fractions of the page -> 8 bytes a box, each edge in 1/65,535; NaN is 0."""
+    return np.rint(np.clip(np.nan_to_num(boxes), 0, 1) * 65_535).astype("<u2").tobytes()
 
 
 def unpack_boxes(data: bytes) -> np.ndarray:

@@ -18,7 +18,8 @@ def encode(vectors: np.ndarray, codec: str) -> tuple[np.ndarray, np.ndarray | No
 
     Raises ValueError for an unknown codec, and for a component that is not finite or that a half cannot hold.
     """
-    vectors = np.ascontiguousarray(vectors, np.float32)
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(vectors, np.float32)
     largest = np.abs(vectors).max(axis=1, initial=0.0) if vectors.size else np.zeros(len(vectors), np.float32)
     if not np.isfinite(largest).all() or (largest > 65_504).any():
         raise ValueError("token vectors must be finite and within half precision (65,504)")

@@ -11,7 +11,9 @@ Settings (dimension, codec, candidates, the encoder's fingerprint) are written o
 from __future__ import annotations
 
 import datetime
+import logging
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -21,16 +23,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from sqlite_utils import Database
 
 from index import candidates, catalog
 from index.codec import CODECS
-from index.errors import IndexLocked, NotAnIndex
+from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex
+from index.failpoint import failpoint
 from index.snapshot import Snapshot, State
-from index.store import Extent, Layout, Shards, sync_folder
+from index.store import Layout, sync_folder
 from index.writer import Writer
 
+logger = logging.getLogger("octavo.index")
 STAGES = ("auto", "exact", "pooled")
 
 
@@ -58,9 +61,7 @@ class Index:
         self._state: State | None = None
         with self._reader() as db:
             stored = catalog.setting(db, "index")
-        if stored is None:
-            raise NotAnIndex(f"{self.folder}: its creation was cut short; delete the folder and add again")
-        self.settings = Settings(**stored)
+        self.settings = _settings(stored, self.folder)
         name = uuid.UUID(self.settings.uid).bytes
         self.layout = Layout(name, self.settings.dim, self.settings.codec, self.settings.single_dim)
 
@@ -87,15 +88,8 @@ class Index:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings = Settings(uuid.uuid4().hex, dim, single_dim or dim, codec, stage, fingerprint)
         with lock(path):
-            db = catalog.connect(path, write=True)
-            try:
-                with catalog.transaction(db):
-                    if catalog.setting(db, "index") is None:
-                        catalog.put_setting(db, "index", settings._asdict())
-                        catalog.put_setting(db, "generation", 0)
-                sync_folder(path)
-            finally:
-                db.close()
+            if not (path / catalog.FILE).exists():
+                _create_catalog(path, settings)
         return cls(path)
 
     @contextmanager
@@ -111,10 +105,11 @@ class Index:
             self._save_cache()
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """One generation to read, whatever is written meanwhile."""
+    def snapshot(self, *, anew: bool = False) -> Iterator[Snapshot]:
+        """One generation to read, whatever is written meanwhile. anew: with nothing that was read before, staged pages
+        included, for upkeep. Raises DamageError where the catalog cannot be read."""
         with self._reader() as db:
-            state = self._enter(db)
+            state = self._enter(db, anew)
             stage = candidates.choose(state.tokens, self.settings.candidates)
             try:
                 yield Snapshot(db, self.folder, self.layout, state, stage)
@@ -122,44 +117,32 @@ class Index:
                 if db.conn.in_transaction:
                     db.execute("COMMIT")
 
-    def _enter(self, db: Database) -> State:
+    def _enter(self, db: Database, anew: bool) -> State:
         """Begin a read transaction and load what its generation needs."""
-        for attempt in range(5):
+        for last in (False, False, True):
             db.execute("BEGIN")
-            generation = catalog.setting(db, "generation", 0)
-            with self._guard:
-                if self._state is not None and self._state.generation == generation:
+            generation = catalog.generation(db)
+            try:
+                if anew:
+                    return State.load(db, self.folder, self.layout, generation, None, missing=last)
+                with self._guard:
+                    if self._state is None or self._state.generation != generation:
+                        before = self._state
+                        self._state = State.load(db, self.folder, self.layout, generation, before, missing=last)
                     return self._state
-                try:
-                    self._state = self._load(db, generation, self._state)
-                    return self._state
-                except FileNotFoundError:  # compacted away between the transaction and the map
-                    db.execute("COMMIT")
-                    if attempt == 4:
-                        raise
+            except FileNotFoundError:  # compacted away between the transaction and the map; at the third time, damage
+                db.execute("COMMIT")
         raise AssertionError("unreachable")
-
-    def _load(self, db: Database, generation: int, before: State | None) -> State:
-        ends = {row["id"]: row["committed"] for row in catalog.rows(db, "SELECT * FROM shards")}
-        shards = Shards(self.folder, self.layout, ends, before.shards if before else None)
-        for shard in ends:
-            shards.check_header(shard)
-        found = db.conn.execute(
-            "SELECT p.id, p.shard, p.offset, p.tokens, p.payload_crc, d.content, p.number"
-            " FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1 ORDER BY p.id"
-        ).fetchall()
-        ids = np.array([row[0] for row in found], np.int64)
-        first_stage = (before.first_stage or before.before) if before else None
-        ranks = np.empty(len(ids), np.int64)
-        ranks[sorted(range(len(found)), key=lambda i: found[i][5:])] = np.arange(len(found))
-        return State(generation, ids, ranks, [Extent(*row[1:5]) for row in found], shards, before=first_stage)
 
     def _save_cache(self) -> None:
         """Leave the pooled vectors of this generation behind, for the next process that opens the index."""
         with self.snapshot() as snapshot:
             stage = snapshot.first_stage
             if isinstance(stage, candidates.Pooled):
-                candidates.save(stage, self.folder / "cache", self.layout.index, snapshot.generation)
+                try:
+                    candidates.save(stage, self.folder / "cache", self.layout.index, snapshot.generation)
+                except OSError as error:
+                    logger.warning("the cache was not written, the next process makes it again: %s", error)
 
     def forget(self) -> None:
         """Let go of what is in memory, so that the next snapshot reads it anew."""
@@ -173,6 +156,9 @@ class Index:
         db = db or catalog.connect(self.folder, write=False)
         try:
             yield db
+        except catalog.SQLiteError as error:
+            db.close()
+            raise DamageError(f"{self.folder / catalog.FILE}: {error}; run octavo check, or octavo rebuild") from error
         except BaseException:
             db.close()
             raise
@@ -185,6 +171,42 @@ class Index:
             while self._readers:
                 self._readers.pop().close()
             self._state = None
+
+
+def _create_catalog(path: Path, settings: Settings) -> None:
+    """The catalog of a new index, whole or not at all."""
+    fresh = path / "creating"
+    shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed here
+    fresh.mkdir(mode=0o700)
+    db = catalog.connect(fresh, write=True)
+    try:
+        failpoint("catalog begun")
+        with catalog.transaction(db):
+            catalog.put_setting(db, "index", settings._asdict())
+            catalog.put_setting(db, "generation", 0)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.close()
+    failpoint("catalog written")
+    (fresh / catalog.FILE).rename(path / catalog.FILE)
+    shutil.rmtree(fresh)
+    sync_folder(path)
+
+
+def _settings(stored: Any, folder: Path) -> Settings:
+    try:
+        settings = Settings(**stored)
+        uuid.UUID(settings.uid)
+        sizes = (settings.dim, settings.single_dim)
+        if not all(isinstance(size, int) and 0 < size < 1 << 20 for size in sizes):
+            raise ValueError(f"dimensions {sizes}")
+        if settings.codec not in CODECS or settings.candidates not in STAGES:
+            raise ValueError(f"codec {settings.codec!r}, candidates {settings.candidates!r}")
+        return Settings(**stored | {"fingerprint": dict(settings.fingerprint)})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{folder}: settings that this Octavo does not know ({error}); install a newer one"
+        ) from error
 
 
 @contextmanager

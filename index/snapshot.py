@@ -20,12 +20,14 @@ from index import candidates, catalog, text
 from index.codec import CODECS
 from index.errors import DamageError
 from index.ragged import Codes, offsets_of
-from index.store import Extent, Layout, Shards
+from index.store import Extent, Layout, Shards, shard_path
 from index.where import compile_where
 
 logger = logging.getLogger("octavo.index")
-TITLE_WEIGHT, NAME_WEIGHT = 2.0, 1.0  # of a term in the title or file name, where one in the text weighs 1
+WEIGHTS = (2.0, 1.0, 1.0, 0.5)  # of a term in the title, the file name and the text, and of a stem in the text
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
+_DOCUMENTS = "SELECT * FROM documents WHERE visible <> 0"
+_PAGES = f"SELECT id, {', '.join(catalog.PAGE_COLUMNS)}, crc FROM pages WHERE id IN ({_VISIBLE}) ORDER BY id"
 
 
 @dataclass
@@ -38,9 +40,39 @@ class State:
     ranks: np.ndarray
     extents: list[Extent]
     shards: Shards
-    damaged: dict[int, str] = field(default_factory=dict)
+    damaged: dict[int, str] = field(default_factory=dict)  # pages that are left out, and why
     first_stage: candidates.Candidates | None = None
     before: candidates.Candidates | None = None  # the first stage of the generation before, to start from
+
+    @classmethod
+    def load(
+        cls, db: Database, folder: Path, layout: Layout, generation: int, before: State | None, *, missing: bool
+    ) -> State:
+        """What a read transaction sees. before: the state of an earlier generation; missing: as in `Shards`."""
+        ends = {}
+        for row in catalog.rows(db, "SELECT * FROM shards"):
+            path = shard_path(folder, row["id"])
+            if catalog.sound("shards", row):
+                ends[row["id"]] = row["committed"]
+            elif path.exists():  # each block still says what it is; a writer refuses (index.writer)
+                ends[row["id"]] = path.stat().st_size
+        shards = Shards(folder, layout, ends, before.shards if before else None, missing=missing)
+        contents = {
+            row["id"]: row["content"] for row in catalog.rows(db, _DOCUMENTS) if catalog.sound("documents", row)
+        }
+        places, extents, damaged = [], [], {}
+        for page, *row, crc in db.conn.execute(_PAGES):
+            if row[0] in contents and crc == catalog.row_crc(*row):
+                places.append((contents[row[0]], row[1], page))
+                extents.append(Extent(*row[6:]))
+            else:
+                damaged[page] = f"{folder / catalog.FILE}: the row of page id {page} or of its document is damaged"
+                logger.warning("a page is left out: %s", damaged[page])
+        ids = np.array([place[2] for place in places], np.int64)
+        ranks = np.empty(len(ids), np.int64)
+        ranks[sorted(range(len(ids)), key=places.__getitem__)] = np.arange(len(ids))
+        first_stage = (before.first_stage or before.before) if before else None
+        return cls(generation, ids, ranks, extents, shards, damaged, before=first_stage)
 
     @property
     def tokens(self) -> int:
@@ -123,15 +155,16 @@ class Snapshot:
             saved = candidates.load(self.folder / "cache", self.layout.index, self.layout.single_dim)
             pooled = saved or candidates.Pooled(self.layout.single_dim)
         pooled.update(ids, self.pooled)
+        pooled.remove(np.array(sorted(self.state.damaged), np.int64))  # looked at again by the next process
         return pooled
 
     def allowed(self, where: dict[str, Any] | None) -> np.ndarray | None:
         """The ids that a filter leaves, rising, or None where there is no filter."""
-        if not where:
+        if where is None or where == {}:
             return None
         condition, values = compile_where(where)
         found = self.db.conn.execute(f"{_VISIBLE} AND {condition} ORDER BY p.id", values)
-        return np.fromiter((row[0] for row in found), np.int64)
+        return np.fromiter((row[0] for row in found if row[0] not in self.state.damaged), np.int64)
 
     def match(self, query: str, where: dict[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query: scores (n,) float64 > 0, ids (n,),
@@ -141,10 +174,11 @@ class Snapshot:
             return np.zeros(0), np.zeros(0, np.int64)
         condition, values = compile_where(where)
         found = self.db.conn.execute(
-            f"SELECT rowid, -bm25(page_search, {TITLE_WEIGHT}, {NAME_WEIGHT}, 1.0) AS score FROM page_search"
+            f"SELECT rowid, -bm25(page_search, {', '.join(map(str, WEIGHTS))}) AS score FROM page_search"
             f" WHERE page_search MATCH ? AND rowid IN ({_VISIBLE} AND {condition}) ORDER BY score DESC, rowid",
             [expression, *values],
         ).fetchall()
+        found = [row for row in found if row[0] not in self.state.damaged]
         return np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
 
     def page(self, page: int) -> catalog.Row | None:
@@ -154,19 +188,25 @@ class Snapshot:
     def pages(self, ids: Iterable[int]) -> dict[int, catalog.Row]:
         """Pages by id, each with its document's columns and one of its paths."""
         marks = ",".join(str(int(page)) for page in ids)
-        return {
+        found = {
             row["id"]: row
             for row in catalog.rows(
                 self.db,
                 "SELECT p.id, p.number, p.state, p.width, p.height, p.tokens, d.id AS document, d.content, d.title,"
-                " d.kind, d.metadata, d.page_count, (SELECT min(path) FROM paths WHERE document = d.id) AS path"
+                " d.kind, d.metadata, d.page_count, NULL AS path"
                 f" FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1 AND p.id IN ({marks})",
             )
         }
+        marks = ",".join(str(document) for document in {row["document"] for row in found.values()})
+        paths = catalog.rows(self.db, f"SELECT * FROM paths WHERE document IN ({marks}) ORDER BY path DESC")
+        first = {row["document"]: row["path"] for row in paths if catalog.sound("paths", row)}
+        return {page: row | {"path": first.get(row["document"])} for page, row in found.items()}
 
     def text(self, page: int) -> tuple[str, np.ndarray, np.ndarray]:
         """The words of a page joined by spaces, their boxes (w, 4), and its tokens' boxes (t, 4), as page fractions."""
         row = catalog.one(self.db, "SELECT * FROM page_text WHERE page = ?", [page])
-        if row is None:
+        if row is None or not catalog.sound("page_text", row):
+            if row is not None:
+                logger.warning("%s: the words of page id %s are left out: damaged", self.folder / catalog.FILE, page)
             return "", np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32)
         return row["text"], catalog.unpack_boxes(row["word_boxes"]), catalog.unpack_boxes(row["token_boxes"])

@@ -68,9 +68,10 @@ class Layout:
     def block(self, page: int, vectors: np.ndarray, pooled: np.ndarray) -> Block:
         """A page's (t, d) vectors and (D,) pooled vector -> its block. Raises ValueError for what is not finite."""
         codes, scales = encode(vectors, self.codec)
-        half = np.asarray(pooled, np.float32).astype("<f2")
+        with np.errstate(over="ignore"):
+            half = np.asarray(pooled, np.float32).astype("<f2")
         if half.shape != (self.single_dim,) or not np.isfinite(half).all():
-            raise ValueError(f"pooled vector must be ({self.single_dim},) and finite; got {half.shape}")
+            raise ValueError(f"pooled vector must be ({self.single_dim},), finite and within half precision")
         payload = codes.tobytes() + (b"" if scales is None else scales.tobytes()) + half.tobytes()
         crc = zlib.crc32(payload)
         header = _BLOCK.pack(_PAGE, _FORMAT, page, len(vectors), self.single_dim, len(payload), crc, 0)
@@ -98,6 +99,9 @@ class ShardWriter:
         self._files: dict[int, int] = {}
         self._failed = False
         (folder / "shards").mkdir(exist_ok=True)
+        for shard, path in shard_files(folder):
+            if path.stat().st_size > self.ends.get(shard, 0):
+                os.truncate(path, self.ends.get(shard, 0))  # what no catalog names does not exist
 
     def append(self, blocks: Iterable[Block], *, fresh: int = 0) -> list[Extent]:
         """Write blocks and sync them. They exist once the catalog says so.
@@ -107,9 +111,12 @@ class ShardWriter:
         if self._failed:
             raise DiskFull(f"{self.folder}: an earlier write failed; open the index again to go on")
         extents, touched, shard = [], set(), self.first
+        self._failed = True  # until all is well
         try:
             for block in blocks:
                 shard = self._room(fresh)
+                if shard not in self._files:
+                    self._files[shard] = self._open(shard)
                 offset = self.ends[shard]
                 _write_all(self._files[shard], block.data, offset)
                 self.ends[shard] = offset + len(block.data)
@@ -119,8 +126,8 @@ class ShardWriter:
             for shard in touched:
                 fdatasync(self._files[shard])
             failpoint("blocks synced")
+            self._failed = False
         except OSError as error:
-            self._failed = True
             raise DiskFull(
                 f"{shard_path(self.folder, shard)}: {error.strerror or error}; what was added before is safe. "
                 "Free some space and run the same command again"
@@ -128,17 +135,18 @@ class ShardWriter:
         return extents
 
     def _room(self, fresh: int) -> int:
+        """The shard to append to: the last, or a new one where that is full, or is not the file it should be."""
         shard = max([fresh, self.first, *self.ends])
-        if self.ends.get(shard, 0) >= SHARD_BYTES:
-            shard += 1
-        if shard not in self._files:
-            self._files[shard] = self._open(shard)
-        return shard
+        if shard in self.ends and shard not in self._files:
+            try:
+                _map(shard_path(self.folder, shard), self.layout, shard, self.ends[shard]).close()
+            except (DamageError, FileNotFoundError):
+                return shard + 1
+        return shard + 1 if self.ends.get(shard, 0) >= SHARD_BYTES else shard
 
     def _open(self, shard: int) -> int:
         path = shard_path(self.folder, shard)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        os.ftruncate(descriptor, self.ends.get(shard, 0))  # what no catalog names does not exist
         if shard not in self.ends:
             layout = self.layout
             header = _SHARD.pack(_MAGIC, _FORMAT, layout.dim, layout.codec.encode(), shard, layout.index, 0)
@@ -164,30 +172,51 @@ class ShardWriter:
 class Shards:
     """The committed blocks of one generation, mapped for reading. ends: {shard: committed bytes}.
 
-    Raises FileNotFoundError where a shard is gone (the snapshot is out of date), DamageError where it is too short.
+    A shard that is cut short or not the file it should be is remembered as such, and so is one that has gone where
+    `missing`; the blocks of the others are served. Raises FileNotFoundError where one has gone (the snapshot is out of
+    date) and not `missing`, FormatError where a newer Octavo wrote it.
     """
 
-    def __init__(self, folder: Path, layout: Layout, ends: dict[int, int], before: Shards | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layout: Layout,
+        ends: dict[int, int],
+        before: Shards | None = None,
+        *,
+        missing: bool = False,
+    ) -> None:
         self.folder, self.layout, self.ends = folder, layout, dict(ends)
+        self.faults: dict[int, str] = {}
         self._maps: dict[int, mmap.mmap] = {}
-        self._sound: set[tuple[int, int]] = set()  # blocks whose checksum this process has seen to be right
-        if before is not None:
-            self._sound = before._sound
+        self._sound = before._sound if before else set[tuple[int, int]]()  # blocks seen to be right by this process
         for shard, end in self.ends.items():
-            same = before is not None and before.ends.get(shard) == end
-            self._maps[shard] = before._maps[shard] if same and before else _map(shard_path(folder, shard), end)
+            if before is not None and before.ends.get(shard) == end and shard in before._maps:
+                self._maps[shard] = before._maps[shard]
+                continue
+            path = shard_path(folder, shard)
+            try:
+                self._maps[shard] = _map(path, layout, shard, end)
+            except DamageError as error:
+                self.faults[shard] = str(error)
+            except FileNotFoundError:
+                if not missing:
+                    raise
+                self.faults[shard] = (
+                    f"{path}: the file has gone; restore it, or delete its documents and add them again"
+                )
 
-    def check_header(self, shard: int) -> None:
-        """Raise FormatError or DamageError unless the shard's header is what this index writes."""
-        header, path = self._maps[shard][:ALIGN], shard_path(self.folder, shard)
-        magic, version, dim, codec, number, index, crc = _SHARD.unpack(header)
-        if crc != zlib.crc32(header[:-4]) or magic != _MAGIC:
-            raise DamageError(f"{path}: the header at offset 0 is damaged; run octavo check")
-        if version > _FORMAT:
-            raise FormatError(f"{path}: shard format {version}, this Octavo reads up to {_FORMAT}; install a newer one")
-        found = (dim, codec.rstrip(b"\0").decode(), number, index)
-        if found != (self.layout.dim, self.layout.codec, shard, self.layout.index):
-            raise DamageError(f"{path}: belongs to another index, or another place in this one; restore the right file")
+    def data(self, shard: int) -> mmap.mmap:
+        """The committed bytes of a shard. Raises DamageError where they are not there: to look beyond the end of a file
+        that was cut short since it was mapped would end the process."""
+        if shard in self.faults:
+            raise DamageError(self.faults[shard])
+        if shard not in self._maps:
+            raise DamageError(f"{shard_path(self.folder, shard)}: the catalog does not know this shard")
+        size = self._maps[shard].size()
+        if size < self.ends[shard]:
+            raise _cut_short(shard_path(self.folder, shard), size, self.ends[shard])
+        return self._maps[shard]
 
     def block(self, page: int, extent: Extent) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """Views of a page's codes (t, w), scales (t,) or None, and pooled vector (D,) float16.
@@ -195,11 +224,11 @@ class Shards:
         Raises DamageError at the first look at a block that is not what was written.
         """
         key = (extent.shard, extent.offset)
+        data = self.data(extent.shard)
         if key not in self._sound:
             self.check_block(page, extent)
             self._sound.add(key)
-        layout, kind = self.layout, CODECS[self.layout.codec]
-        data, start = self._maps[extent.shard], extent.offset + ALIGN
+        layout, kind, start = self.layout, CODECS[self.layout.codec], extent.offset + ALIGN
         size = extent.tokens * layout.dim
         codes = np.frombuffer(data, kind, size, start).reshape(extent.tokens, layout.dim)
         start += size * kind.itemsize
@@ -209,22 +238,23 @@ class Shards:
             start += 2 * extent.tokens
         return codes, scales, np.frombuffer(data, "<f2", layout.single_dim, start)
 
-    def bytes_of(self, shard: int) -> memoryview:
-        """The committed bytes of a shard."""
-        return memoryview(self._maps[shard])
+    def raw(self, page: int, extent: Extent) -> Block:
+        """A block as it lies on the disk, sound or not, for copying. Raises DamageError where it is not there."""
+        begin, end = self._bounds(page, extent)
+        return Block(extent.tokens, extent.crc, self.data(extent.shard)[begin:end])
 
-    def raw(self, extent: Extent) -> Block:
-        """A block as it lies on the disk, for copying."""
-        end = extent.offset + self.layout.block_bytes(extent.tokens)
-        return Block(extent.tokens, extent.crc, self._maps[extent.shard][extent.offset : end])
+    def _bounds(self, page: int, extent: Extent) -> tuple[int, int]:
+        path, begin = shard_path(self.folder, extent.shard), extent.offset
+        end = begin + self.layout.block_bytes(extent.tokens)
+        if begin % ALIGN or begin < ALIGN or extent.tokens < 0 or end > self.ends.get(extent.shard, 0):
+            raise DamageError(f"{path}: the block of page {page} at offset {begin} reaches past the committed end")
+        return begin, end
 
     def check_block(self, page: int, extent: Extent) -> None:
         """Raise DamageError unless header, payload and padding of a block are what was written."""
-        path, begin = shard_path(self.folder, extent.shard), extent.offset
-        payload_bytes, end = self.layout.payload_bytes(extent.tokens), begin + self.layout.block_bytes(extent.tokens)
-        if begin % ALIGN or extent.tokens < 0 or end > self.ends.get(extent.shard, 0):
-            raise DamageError(f"{path}: the block of page {page} at offset {begin} reaches past the committed end")
-        view = memoryview(self._maps[extent.shard])
+        view = memoryview(self.data(extent.shard))
+        begin, end = self._bounds(page, extent)
+        path, payload_bytes = shard_path(self.folder, extent.shard), self.layout.payload_bytes(extent.tokens)
         expected = _BLOCK.pack(
             _PAGE, _FORMAT, page, extent.tokens, self.layout.single_dim, payload_bytes, extent.crc, 0
         )
@@ -251,12 +281,26 @@ def walk_block(data: memoryview, offset: int) -> int:
     return padded - offset if whole else 0
 
 
-def _map(path: Path, end: int) -> mmap.mmap:
+def _map(path: Path, layout: Layout, shard: int, end: int) -> mmap.mmap:
+    """The first `end` bytes of a shard. Raises DamageError, or FormatError, unless it is what this index wrote."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size < end:
-            raise DamageError(f"{path}: {size} bytes long, {end} were committed; restore the file, or run octavo check")
-        return mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ)
+        if size < max(end, ALIGN):
+            raise _cut_short(path, size, end)
+        data = mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ)
+    header = data[:ALIGN]
+    magic, version, dim, codec, number, index, crc = _SHARD.unpack(header)
+    if crc != zlib.crc32(header[:-4]) or magic != _MAGIC:
+        raise DamageError(f"{path}: the header at offset 0 is damaged; restore the file, or run octavo check")
+    if version > _FORMAT:
+        raise FormatError(f"{path}: shard format {version}, this Octavo reads up to {_FORMAT}; install a newer one")
+    if (dim, codec.rstrip(b"\0"), number, index) != (layout.dim, layout.codec.encode(), shard, layout.index):
+        raise DamageError(f"{path}: belongs to another index, or another place in this one; restore the right file")
+    return data
+
+
+def _cut_short(path: Path, size: int, end: int) -> DamageError:
+    return DamageError(f"{path}: {size} bytes long, {end} were committed; restore the file, or run octavo check")
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

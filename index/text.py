@@ -1,51 +1,60 @@
-"""Words as the text lane sees them: terms for FTS5 (unicode61), and the match expression of a query.
+"""Words as the text lane sees them: terms and stems for FTS5, and the match expression of a query.
 
-Scripts written with spaces go in as they are. A run of a script written without (Han, kana, Hangul, Thai, Lao, Khmer,
-Burmese) goes in as its overlapping pairs of characters, so that words of two characters, the most common length there,
-are found; FTS5's own trigram tokenizer finds none shorter than three (benchmarks/LOG.md). Nothing else is stemmed.
+Terms are words, folded (NFKC, case, the accents of alphabets; marks of Indic and Thai letters stay, being letters). A
+run of a script written without spaces becomes its overlapping pairs of characters (Han, kana, Hangul: words of two are
+the most common) or triples (Thai, Lao, Khmer, Burmese). Stems are the first four letters of longer words, which most
+inflections leave alone; they count half. What each of these is worth: benchmarks/LOG.md.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
-_SPACELESS = (
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uf900-\ufaff\uac00-\ud7af\u0e00-\u0e7f\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\U00020000-\U0003ffff"
+STEM_LETTERS = 4
+TOKENIZER = "unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'"
+"""Splits at spaces what `terms` has joined with them, and keeps marks in words."""
+
+_PAIRS = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af\U00020000-\U0003ffff"
 )
-_RUN = re.compile(f"[{_SPACELESS}]+")
-_TERM = re.compile(r"[^\W_]+")
+_TRIPLES = "\u0e00-\u0e3e\u0e40-\u0e4e\u0e50-\u0e59\u0e80-\u0eff\u1000-\u1049\u1050-\u109f\u1780-\u17d3\u17e0-\u17e9"
+_INDIC = "\u0900-\u0963\u0966-\u0dff"
+_RUN = re.compile(f"([{_PAIRS}]+)|[{_TRIPLES}]+")
+_TERM = re.compile(f"(?:[^\\W_]|[{_INDIC}{_TRIPLES}])+")
+_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
 
 
-def spaceless(text: str) -> bool:
-    """Whether text holds a run of a script that is written without spaces."""
-    return _RUN.search(text) is not None
+def terms(text: str) -> list[str]:
+    """The terms of a text, in order.
 
-
-def terms(text: str) -> str:
-    """Text -> what FTS5 is given: NFKC, case folded, runs of spaceless scripts as overlapping pairs.
-
-    >>> terms("Net 東京都 5%")
-    'net  東京 京都  5%'
+    >>> terms("Réseau: 東京都 5%")
+    ['reseau', '東京', '京都', '5']
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return _RUN.sub(lambda match: f" {_pairs(match.group())} ", folded)
+    folded = unicodedata.normalize("NFKC", text.translate(_JOINERS)).casefold()
+    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", folded)))
+    return _TERM.findall(_RUN.sub(_grams, folded))
+
+
+def stems(words: list[str]) -> list[str]:
+    """The stems of those terms that have one, in order.
+
+    >>> stems(["networks", "of"])
+    ['netw']
+    """
+    return [word[:STEM_LETTERS] for word in words if len(word) > STEM_LETTERS]
 
 
 def match_any(query: str, limit: int = 64) -> str:
-    """A query -> an FTS5 expression that any of its terms fits, the first `limit` distinct ones; "" if it has none."""
-    return " OR ".join(f'"{term}"' for term in list(_in_order(query))[:limit])
+    """A query -> an FTS5 expression that fits where any of its first `limit` distinct terms does; "" if it has none."""
+    asked = list(dict.fromkeys(terms(query)))[:limit]
+    said = [f'{{title name body}} : "{term}"' for term in asked]
+    return " OR ".join(said + [f'stems : "{stem}"' for stem in dict.fromkeys(stems(asked))])
 
 
-def distinct_terms(text: str) -> set[str]:
-    """The terms of a text, each once."""
-    return set(_in_order(text))
-
-
-def _in_order(text: str) -> dict[str, None]:
-    return dict.fromkeys(_TERM.findall(terms(text)))
-
-
-def _pairs(run: str) -> str:
-    return run if len(run) < 2 else " ".join(run[i : i + 2] for i in range(len(run) - 1))
+def _grams(match: re.Match[str]) -> str:
+    run, size = match.group(), 2 if match.group(1) else 3
+    parts = [run] if len(run) < size else [run[i : i + size] for i in range(len(run) - size + 1)]
+    return f" {' '.join(parts)} "

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from index import candidates, catalog
 from index.directory import Index
-from index.errors import DamageError, FormatError
+from index.errors import DamageError, FormatError, OctavoError
 from index.failpoint import failpoint
 from index.snapshot import Snapshot
 from index.store import ALIGN, Extent, shard_path, sync_folder, walk_block
@@ -38,13 +38,22 @@ class Damage(NamedTuple):
 
 def check(index: Index) -> list[Damage]:
     """Everything that is damaged, [] where nothing is. Reads every byte that is committed."""
+    found: list[Damage] = []
+    file = str(index.folder / catalog.FILE)
     try:
-        with index.snapshot() as snapshot:
-            return [*_check_catalog(index, snapshot.db), *_check_shards(snapshot), *_check_cache(index)]
-    except (DamageError, FormatError, FileNotFoundError) as error:
-        return [Damage("", 0, str(index.folder), -1, str(error))]
+        with index.snapshot(anew=True) as snapshot:
+            for part in (_check_catalog(index, snapshot.db), _check_shards(snapshot), _check_cache(index)):
+                found += _until_unreadable(part, file)
+    except (DamageError, FormatError) as error:
+        found.append(Damage("", 0, file, -1, str(error)))
+    return found
+
+
+def _until_unreadable(part: Iterator[Damage], file: str) -> Iterator[Damage]:
+    try:
+        yield from part
     except catalog.SQLiteError as error:
-        return [Damage("", 0, str(index.folder / catalog.FILE), -1, f"SQLite: {error}")]
+        yield Damage("", 0, file, -1, f"SQLite: {error}")
 
 
 def _check_catalog(index: Index, db: Database) -> Iterator[Damage]:
@@ -52,20 +61,21 @@ def _check_catalog(index: Index, db: Database) -> Iterator[Damage]:
     for (line,) in db.conn.execute("PRAGMA integrity_check(20)").fetchall():
         if line != "ok":
             yield Damage("", 0, file, -1, f"SQLite: {line}")
+    for table, row, parent, _ in db.conn.execute("PRAGMA foreign_key_check").fetchall():
+        yield Damage("", 0, file, -1, f"row {row} of {table} has lost its row of {parent}")
     names = {row["id"]: row["content"] for row in catalog.rows(db, "SELECT id, content FROM documents")}
     owners = {row["id"]: row for row in catalog.rows(db, "SELECT id, document, number FROM pages")}
-    for table, columns in catalog.CHECKED.items():
+    for table in catalog.CHECKED:
         for row in catalog.rows(db, f"SELECT * FROM {table}"):
-            if row["crc"] == catalog.row_crc(*(row[name] for name in columns)):
+            if catalog.sound(table, row):
                 continue
-            page = (
-                owners.get(row[{"pages": "id", "page_text": "page"}[table]])
-                if table in ("pages", "page_text")
-                else None
-            )
-            document = page["document"] if page else row.get("document", row.get("id"))
+            page = owners.get(row["id" if table == "pages" else "page"]) if table in ("pages", "page_text") else None
+            document = page["document"] if page else row["id"] if table == "documents" else row.get("document")
             reason = f"a row of {table} is not what was written"
             yield Damage(names.get(document, ""), page["number"] if page else 0, file, -1, reason)
+    for page in owners.keys() - {row[0] for row in db.conn.execute("SELECT page FROM page_text")}:
+        document, number = names.get(owners[page]["document"], ""), owners[page]["number"]
+        yield Damage(document, number, file, -1, "the words and boxes of a page are missing")
 
 
 def _check_shards(snapshot: Snapshot) -> Iterator[Damage]:
@@ -81,18 +91,21 @@ def _check_shards(snapshot: Snapshot) -> Iterator[Damage]:
                 shards.check_block(row["id"], Extent(shard, offset, row["tokens"], row["payload_crc"]))
             except DamageError as error:
                 yield Damage(row["content"], row["number"], path, offset, str(error))
-        yield from _check_gaps(snapshot, shard, rows)
+        try:
+            yield from _check_gaps(snapshot, shard, rows)
+        except DamageError as error:
+            yield Damage("", 0, path, 0, str(error))
 
 
 def _check_gaps(snapshot: Snapshot, shard: int, rows: dict[int, catalog.Row]) -> Iterator[Damage]:
     """Blocks that no page uses any more: they are ours until compaction, so their bytes are checked too."""
-    shards, layout = snapshot.state.shards, snapshot.layout
-    offset, end = ALIGN, shards.ends.get(shard, 0)
+    data, layout = memoryview(snapshot.state.shards.data(shard)), snapshot.layout
+    offset, end = ALIGN, len(data)
     while offset < end:
         if offset in rows:
             offset += layout.block_bytes(rows[offset]["tokens"])
             continue
-        size = walk_block(shards.bytes_of(shard), offset)
+        size = walk_block(data, offset)
         if not size:
             reason = "a block that no page uses any more is damaged; octavo compact --purge removes it"
             yield Damage("", 0, str(shard_path(snapshot.folder, shard)), offset, reason)
@@ -120,10 +133,20 @@ def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
             if dead and (purge or dead > WORTH_IT * size):
                 _move(index, writer, shard)
         if purge:
-            writer.db.execute("INSERT INTO page_search(page_search) VALUES ('optimize')")
-            writer.db.execute("VACUUM")
-            (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
+            _purge(index, writer)
     return {"bytes_before": before, "bytes_after": _bytes(index.folder)}
+
+
+def _purge(index: Index, writer: Writer) -> None:
+    (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
+    writer.db.execute("INSERT INTO page_search(page_search) VALUES ('optimize')")
+    writer.db.execute("VACUUM")
+    failpoint("purge vacuumed")
+    if not writer.sync():
+        raise OctavoError(
+            f"{index.folder}: what was deleted is gone from the shards, but another process is reading the catalog and "
+            "keeps its write-ahead log; run octavo compact --purge again when it has ended"
+        )
 
 
 def _drop_orphans(writer: Writer) -> None:
@@ -137,18 +160,17 @@ def _drop_orphans(writer: Writer) -> None:
 def _dead(writer: Writer) -> list[tuple[int, int, int]]:
     """(shard, dead bytes, bytes) of each shard."""
     live = dict.fromkeys(writer.shards.ends, ALIGN)
-    for row in catalog.rows(writer.db, "SELECT shard, tokens FROM pages"):
+    for row in catalog.checked(writer.db, "pages"):
         live[row["shard"]] += writer.layout.block_bytes(row["tokens"])
     return [(shard, end - live[shard], end) for shard, end in sorted(writer.shards.ends.items())]
 
 
 def _move(index: Index, writer: Writer, shard: int) -> None:
     """Copy what lives in a shard to a new one, and drop the old."""
-    rows = list(catalog.rows(writer.db, "SELECT * FROM pages WHERE shard = ? ORDER BY offset", [shard]))
-    with index.snapshot() as snapshot:
-        blocks = (
-            snapshot.state.shards.raw(Extent(shard, row["offset"], row["tokens"], row["payload_crc"])) for row in rows
-        )
+    rows = catalog.checked(writer.db, "pages", "shard = ? ORDER BY offset", [shard])
+    with index.snapshot(anew=True) as snapshot:
+        raw = snapshot.state.shards.raw
+        blocks = (raw(row["id"], Extent(shard, row["offset"], row["tokens"], row["payload_crc"])) for row in rows)
         extents = writer.shards.append(blocks, fresh=max(writer.shards.ends) + 1)
     failpoint("compact copied")
     with catalog.transaction(writer.db):
@@ -171,22 +193,14 @@ def rebuild(index: Index) -> dict[str, Any]:
     """Make the text lane and the first stage again from what they are derived from."""
     with index.writing() as writer:
         with catalog.transaction(writer.db):
-            writer.db.execute("DELETE FROM page_search")
-            rows = catalog.rows(
-                writer.db,
-                "SELECT t.page, t.text, d.title,"
-                " coalesce((SELECT min(path) FROM paths WHERE document = d.id), d.source) AS path"
-                " FROM page_text t JOIN pages p ON p.id = t.page JOIN documents d ON d.id = p.document"
-                " WHERE p.state = 'ok'",
-            )
-            count = 0
-            for row in list(rows):
-                writer.index_text(row["page"], row["title"], Path(row["path"]).name, row["text"])
-                count += 1
+            catalog.new_search(writer.db)
+            documents = list(catalog.rows(writer.db, "SELECT * FROM documents ORDER BY id"))
+            pages = sum(writer.index_document(row) for row in documents)
             writer.next_generation()
+        failpoint("rebuilt")
         (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
         index.forget()
-    return {"pages": count}
+    return {"pages": pages}
 
 
 def _bytes(folder: Path) -> int:

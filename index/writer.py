@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,9 @@ from index.failpoint import failpoint
 from index.pooling import pool_mean
 from index.store import Layout, ShardWriter, shard_files, sync_folder
 
+logger = logging.getLogger("octavo.index")
 PENDING = "pending"
+_PATHS_OF = "SELECT path FROM paths WHERE document = ?"
 
 
 class Origin(NamedTuple):
@@ -58,11 +61,16 @@ class Writer:
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder, self.layout = folder, layout
         self.db: Database = catalog.connect(folder, write=True)
-        ends = {row["id"]: row["committed"] for row in catalog.rows(self.db, "SELECT * FROM shards")}
-        for shard, path in shard_files(folder):
-            if shard not in ends:  # begun by a writer that was killed before its commit, or compacted away
-                path.unlink()
-        self.shards = ShardWriter(folder, layout, ends, catalog.setting(self.db, "first_shard", 1))
+        try:
+            ends = {row["id"]: row["committed"] for row in catalog.checked(self.db, "shards")}
+            first = catalog.setting(self.db, "first_shard", 1)
+            for shard, path in shard_files(folder):
+                if shard not in ends:  # begun by a writer that was killed before its commit, or compacted away
+                    path.unlink()
+            self.shards = ShardWriter(folder, layout, ends, first)
+        except BaseException:
+            self.db.close()
+            raise
 
     def close(self) -> None:
         """Close files and connection."""
@@ -84,7 +92,7 @@ class Writer:
 
     def paths(self, document: int) -> list[str]:
         """Where a document's content lies."""
-        return [row["path"] for row in catalog.rows(self.db, "SELECT path FROM paths WHERE document = ?", [document])]
+        return [row["path"] for row in catalog.rows(self.db, f"{_PATHS_OF} ORDER BY path", [document])]
 
     def begin(
         self,
@@ -102,12 +110,15 @@ class Writer:
                 document = self._insert(content, origin, title, page_count, PENDING, "", metadata)
             else:
                 document = row["id"]
-                changes = {"title": title, "page_count": page_count, "source": origin.path, "kind": origin.kind}
+                changes = {"title": _clean(title), "page_count": page_count, "source": origin.path, "kind": origin.kind}
                 if metadata is not None:
                     changes["metadata"] = json.dumps(metadata, allow_nan=False)
                 if not row["visible"]:
                     changes |= {"state": PENDING, "reason": ""}
                 catalog.update_document(self.db, document, **changes)
+                if row["visible"]:
+                    self._name_pages(document)
+                    self.next_generation()
         done = catalog.rows(
             self.db, "SELECT number FROM pages WHERE document = ? AND state IN ('ok', 'blank')", [document]
         )
@@ -131,7 +142,7 @@ class Writer:
         row = {
             "content": content,
             "kind": origin.kind,
-            "title": title,
+            "title": _clean(title),
             "size": origin.size,
             "page_count": page_count,
             "state": state,
@@ -145,18 +156,17 @@ class Writer:
 
     def add_pages(self, document: int, pages: Sequence[PageRecord]) -> list[int]:
         """Store pages of a staged document; a page number that is there already is replaced. Their new ids."""
-        row = catalog.one(self.db, "SELECT * FROM documents WHERE id = ?", [document])
+        (row,) = catalog.checked(self.db, "documents", "id = ?", [document])
         last = catalog.one(self.db, "SELECT seq FROM sqlite_sequence WHERE name = 'pages'")
-        assert row is not None
         first = (last["seq"] if last else 0) + 1
         ids = list(range(first, first + len(pages)))
         extents = self.shards.append([self._block(page_id, page) for page_id, page in zip(ids, pages, strict=True)])
-        name = Path(row["source"]).name
+        title, name = self._naming(row)
         with catalog.transaction(self.db):
             for page_id, page, extent in zip(ids, pages, extents, strict=True):
                 self._drop_pages("document = ? AND number = ?", [document, page.number])
                 self._insert_page(page_id, document, page, extent)
-                self._insert_text(page_id, page, row["title"], name)
+                self._insert_text(page_id, page, title, name)
             self._commit_shards()
             if row["visible"]:
                 self.next_generation()
@@ -165,18 +175,17 @@ class Writer:
         return ids
 
     def _block(self, page_id: int, page: PageRecord) -> Any:
-        pooled = page.single
-        if pooled is None:
-            pooled = pool_mean(page.vectors) if len(page.vectors) else np.zeros(self.layout.single_dim, np.float32)
-        if (
-            page.vectors.ndim != 2
-            or page.vectors.shape[1] != self.layout.dim
-            or len(page.token_boxes) != len(page.vectors)
-        ):
+        shape = page.vectors.shape
+        if len(shape) != 2 or shape[1] != self.layout.dim or page.token_boxes.shape != (shape[0], 4):
             raise ValueError(
                 f"page {page.number}: expected (t, {self.layout.dim}) vectors with (t, 4) boxes; "
-                f"got {page.vectors.shape} and {page.token_boxes.shape}"
+                f"got {shape} and {page.token_boxes.shape}"
             )
+        if not np.isfinite(page.vectors).all():
+            raise ValueError(f"page {page.number}: token vectors must be finite")
+        pooled = page.single
+        if pooled is None:
+            pooled = pool_mean(page.vectors) if shape[0] else np.zeros(self.layout.single_dim, np.float32)
         return self.layout.block(page_id, page.vectors, pooled)
 
     def bytes_of(self, page: PageRecord) -> int:
@@ -201,16 +210,39 @@ class Writer:
 
     def _insert_text(self, page_id: int, page: PageRecord, title: str, name: str) -> None:
         boxes = catalog.pack_boxes(page.word_boxes), catalog.pack_boxes(page.token_boxes)
-        row = {"page": page_id, "text": page.text, "word_boxes": boxes[0], "token_boxes": boxes[1]}
+        words = _clean(page.text)
+        row = {"page": page_id, "text": words, "word_boxes": boxes[0], "token_boxes": boxes[1]}
         catalog.insert(self.db, "page_text", row)
         if page.state == "ok":  # a blank or failed page would be found by its title alone, before those that say it
-            self.index_text(page_id, title, name, page.text)
+            self._index_text(page_id, title, name, words)
 
-    def index_text(self, page_id: int, title: str, name: str, words: str) -> None:
-        """Inside a transaction: put a page into the text lane."""
+    def _index_text(self, page_id: int, title: str, name: str, words: str) -> None:
+        sql = "INSERT INTO page_search (rowid, title, name, body) VALUES (?, ?, ?, ?)"
+        self.db.execute(sql, [page_id, title, name, text.terms(words)])
+
+    def index_document(self, document: catalog.Row) -> int:
+        """Inside a transaction: put a document's pages into a new text lane; their number."""
+        title, name = self._naming(document)
+        sql = "SELECT p.id, t.text FROM pages p JOIN page_text t ON t.page = p.id WHERE document = ? AND state = 'ok'"
+        pages = list(catalog.rows(self.db, sql, [document["id"]]))
+        for page in pages:
+            self._index_text(page["id"], title, name, page["text"])
+        return len(pages)
+
+    def _naming(self, row: catalog.Row) -> tuple[str, str]:
+        """The terms of a document's title, and of the names of the files that hold it."""
+        paths = self.paths(row["id"]) or [row["source"]]
+        names = sorted({Path(path).name for path in paths})
+        return text.terms(row["title"]), text.terms(" ".join(_name_words(name) for name in names))
+
+    def _name_pages(self, document: int) -> None:
+        """Inside a transaction: find a document's pages by the title and file names that it has now."""
+        (row,) = catalog.checked(self.db, "documents", "id = ?", [document])
+        naming = self._naming(row)
         self.db.execute(
-            "INSERT INTO page_search (rowid, title, name, body) VALUES (?, ?, ?, ?)",
-            [page_id, text.terms(title), text.terms(_name_words(name)), text.terms(words)],
+            "UPDATE page_search SET title = ?, name = ? WHERE rowid IN (SELECT id FROM pages WHERE document = ?)"
+            " AND (title <> ? OR name <> ?)",
+            [*naming, document, *naming],
         )
 
     def finish(self, document: int, origin: Origin, state: str, reason: str = "") -> None:
@@ -218,6 +250,7 @@ class Writer:
         with catalog.transaction(self.db):
             catalog.update_document(self.db, document, visible=1, state=state, reason=reason)
             self._take_path(document, origin)
+            self._name_pages(document)
             self._forget_failures(origin.path)
             self.next_generation()
             failpoint("finish in transaction")
@@ -231,7 +264,7 @@ class Writer:
                 self.db.execute("DELETE FROM paths WHERE path = CAST(? AS TEXT)", [catalog.as_text(path)])
             self.db.execute(
                 "UPDATE page_search SET name = ? WHERE rowid IN (SELECT id FROM pages WHERE document = ?)",
-                [text.terms(_name_words(Path(origin.path).name)), document],
+                [" ".join(_name_terms(Path(origin.path).name)), document],
             )
             self.next_generation()
 
@@ -241,15 +274,21 @@ class Writer:
             for path in paths:
                 row = self.at_path(path)
                 self.db.execute("DELETE FROM paths WHERE path = CAST(? AS TEXT)", [catalog.as_text(path)])
-                if row is not None and not self.paths(row["id"]):
-                    self._drop_document(row["id"])
+                if row is not None:
+                    self._drop_or_name(row["id"])
             self.next_generation()
 
     def _take_path(self, document: int, origin: Origin) -> None:
         before = self.at_path(origin.path)
         catalog.set_path(self.db, origin.path, document, origin.size, origin.mtime_ns)
-        if before is not None and before["id"] != document and not self.paths(before["id"]):
-            self._drop_document(before["id"])
+        if before is not None and before["id"] != document:
+            self._drop_or_name(before["id"])
+
+    def _drop_or_name(self, document: int) -> None:
+        if self.paths(document):
+            self._name_pages(document)
+        else:
+            self._drop_document(document)
 
     def _forget_failures(self, path: str, content: str = "") -> None:
         """Drop what earlier contents of a path left behind without becoming visible."""
@@ -300,13 +339,18 @@ class Writer:
         """Inside a transaction: tell readers that what they see has changed."""
         catalog.put_setting(self.db, "generation", catalog.setting(self.db, "generation", 0) + 1)
 
-    def sync(self) -> None:
-        """Move what the write-ahead log holds into the catalog file, as far as readers allow."""
-        self.db.execute("PRAGMA busy_timeout=200").fetchall()
-        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        sync_folder(self.folder)
+    def sync(self) -> bool:
+        """Move what the write-ahead log holds into the catalog file; whether all of it, which readers may prevent."""
+        try:
+            self.db.execute("PRAGMA busy_timeout=200").fetchall()
+            busy = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            sync_folder(self.folder)
+        except (catalog.SQLiteError, OSError) as error:  # it is safe in the log
+            logger.warning("%s: the log could not be moved into the catalog: %s", self.folder, error)
+            return False
+        return not busy
 
 
-def _name_words(name: str) -> str:
-    """A file name as words: `net-revenue_2023.pdf` -> `net revenue 2023 pdf`."""
-    return name.encode("utf-8", "replace").decode().replace("_", " ").replace("-", " ").replace(".", " ")
+def _name_terms(name: str) -> list[str]:
+    """The terms of a file name: `net-revenue_2023.pdf` -> net, revenue, 2023, pdf."""
+    return text.terms(name.encode("utf-8", "replace").decode())

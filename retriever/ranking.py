@@ -14,7 +14,7 @@ import numpy as np
 from index.errors import QueryError
 from index.ragged import Ragged
 from index.snapshot import Snapshot
-from index.text import distinct_terms
+from index.text import terms
 from retriever.hybrid import fuse
 from retriever.rerank import score, top
 
@@ -97,5 +97,5 @@ def normalised(found: Found, query: np.ndarray, text: str, words: str) -> float:
     if "visual" in found.lanes:
         highest = float(np.linalg.norm(query, axis=1).sum())
         return min(max(found.lanes["visual"] / highest, 0.0), 1.0) if highest else 0.0
-    asked = distinct_terms(text)
-    return len(asked & distinct_terms(words)) / len(asked) if asked else 0.0
+    asked = set(terms(text))
+    return len(asked & set(terms(words))) / len(asked) if asked else 0.0
