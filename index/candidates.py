@@ -124,7 +124,7 @@ class Pooled:
 
 
 def save(pooled: Pooled, folder: Path, index: bytes, generation: int) -> None:
-    """Write the cache file: a digest of the rest, a line of JSON, ids, vectors in half precision. Whole or not at all."""
+    """Write the cache file: digest of the rest, a line of JSON, ids, vectors in half precision; whole or not at all."""
     folder.mkdir(exist_ok=True)
     ids = pooled.ids
     body = ids.astype("<i8").tobytes() + pooled.vectors().astype("<f2").tobytes()

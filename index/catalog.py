@@ -63,10 +63,10 @@ def _first_schema(db: Database) -> None:
 
 
 def new_search(db: Database) -> None:
-    """An empty text lane, in place of the one that is there. Marks are parts of words: they are vowels in many scripts."""
+    """An empty text lane, in place of the one that is there."""
+    tokenize = text.TOKENIZER.replace("'", "''")
     db.execute(f"DROP TABLE IF EXISTS {_SEARCH}")
-    tokenize = "unicode61 remove_diacritics 2 categories ''L* M* N* Co''"
-    db.execute(f"CREATE VIRTUAL TABLE {_SEARCH} USING fts5(title, name, body, tokenize='{tokenize}')")
+    db.execute(f"CREATE VIRTUAL TABLE {_SEARCH} USING fts5(title, name, body, stems, tokenize='{tokenize}')")
     if SQLITE_VERSION >= (3, 42):
         db.execute(f"INSERT INTO {_SEARCH}({_SEARCH}, rank) VALUES ('secure-delete', 1)")
 
@@ -169,7 +169,7 @@ def _file(db: Database) -> str:
 
 def row_crc(*columns: object) -> int:
     """CRC-32 over the columns of a row: text as UTF-8, numbers by repr, blobs as they are, each with its length."""
-    parts = []
+    parts: list[bytes] = []
     for column in columns:
         data = column if isinstance(column, bytes) else str(column).encode("utf-8", "surrogateescape")
         parts += (b"%d" % len(data), data)
@@ -185,7 +185,7 @@ def checked(db: Database, table: str, condition: str = "1", values: Iterable[obj
     """Rows that a decision hangs on. Raises DamageError where one is not as it was written."""
     found = list(rows(db, f"SELECT * FROM {table} WHERE {condition}", values))
     if not all(sound(table, row) for row in found):
-        raise DamageError(f"{FILE}: a row of {table} is not what was written; restore the catalog, or run octavo check")
+        raise DamageError(f"{_file(db)}: a row of {table} is not what was written; run octavo check")
     return found
 
 

@@ -189,7 +189,7 @@ class Shards:
         self.folder, self.layout, self.ends = folder, layout, dict(ends)
         self.faults: dict[int, str] = {}
         self._maps: dict[int, mmap.mmap] = {}
-        self._sound = before._sound if before else set[tuple[int, int]]()  # blocks seen to be right by this process
+        self._sound: set[tuple[int, int]] = before._sound if before else set()  # blocks this process saw to be right
         for shard, end in self.ends.items():
             if before is not None and before.ends.get(shard) == end and shard in before._maps:
                 self._maps[shard] = before._maps[shard]

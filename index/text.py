@@ -8,7 +8,6 @@ inflections leave alone; they count half. What each of these is worth: benchmark
 
 from __future__ import annotations
 
-import functools
 import re
 import unicodedata
 
@@ -24,6 +23,7 @@ _TRIPLES = "\u0e00-\u0e3e\u0e40-\u0e4e\u0e50-\u0e59\u0e80-\u0eff\u1000-\u1049\u1
 _INDIC = "\u0900-\u0963\u0966-\u0dff"
 _RUN = re.compile(f"([{_PAIRS}]+)|[{_TRIPLES}]+")
 _TERM = re.compile(f"(?:[^\\W_]|[{_INDIC}{_TRIPLES}])+")
+_JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d\u2060\ufeff"))  # soft hyphens and the like, inside of words
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
 
 

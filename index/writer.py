@@ -217,8 +217,11 @@ class Writer:
             self._index_text(page_id, title, name, words)
 
     def _index_text(self, page_id: int, title: str, name: str, words: str) -> None:
-        sql = "INSERT INTO page_search (rowid, title, name, body) VALUES (?, ?, ?, ?)"
-        self.db.execute(sql, [page_id, title, name, text.terms(words)])
+        body = text.terms(words)
+        self.db.execute(
+            "INSERT INTO page_search (rowid, title, name, body, stems) VALUES (?, ?, ?, ?, ?)",
+            [page_id, title, name, " ".join(body), " ".join(text.stems(body))],
+        )
 
     def index_document(self, document: catalog.Row) -> int:
         """Inside a transaction: put a document's pages into a new text lane; their number."""
@@ -233,7 +236,8 @@ class Writer:
         """The terms of a document's title, and of the names of the files that hold it."""
         paths = self.paths(row["id"]) or [row["source"]]
         names = sorted({Path(path).name for path in paths})
-        return text.terms(row["title"]), text.terms(" ".join(_name_words(name) for name in names))
+        terms = [term for name in names for term in text.terms(_clean(name))]
+        return " ".join(text.terms(row["title"])), " ".join(terms)
 
     def _name_pages(self, document: int) -> None:
         """Inside a transaction: find a document's pages by the title and file names that it has now."""
@@ -262,11 +266,9 @@ class Writer:
             self._take_path(document, origin)
             for path in gone:
                 self.db.execute("DELETE FROM paths WHERE path = CAST(? AS TEXT)", [catalog.as_text(path)])
-            self.db.execute(
-                "UPDATE page_search SET name = ? WHERE rowid IN (SELECT id FROM pages WHERE document = ?)",
-                [" ".join(_name_terms(Path(origin.path).name)), document],
-            )
+            self._name_pages(document)
             self.next_generation()
+            failpoint("path in transaction")
 
     def drop_paths(self, paths: Sequence[str]) -> None:
         """Forget paths; a document that has none left goes with its last."""
@@ -351,6 +353,6 @@ class Writer:
         return not busy
 
 
-def _name_terms(name: str) -> list[str]:
-    """The terms of a file name: `net-revenue_2023.pdf` -> net, revenue, 2023, pdf."""
-    return text.terms(name.encode("utf-8", "replace").decode())
+def _clean(words: str) -> str:
+    """Text that UTF-8 can hold: a PDF may give half a surrogate pair."""
+    return words.encode("utf-8", "replace").decode()
