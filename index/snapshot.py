@@ -173,9 +173,9 @@ class Snapshot:
         if not expression:
             return np.zeros(0), np.zeros(0, np.int64)
         condition, values = compile_where(where)
-        found = self.db.conn.execute(
+        found = self.db.conn.execute(  # the plus keeps SQLite from matching once for each page of the list
             f"SELECT rowid, -bm25(page_search, {', '.join(map(str, WEIGHTS))}) AS score FROM page_search"
-            f" WHERE page_search MATCH ? AND rowid IN ({_VISIBLE} AND {condition}) ORDER BY score DESC, rowid",
+            f" WHERE page_search MATCH ? AND +rowid IN ({_VISIBLE} AND {condition}) ORDER BY score DESC, rowid",
             [expression, *values],
         ).fetchall()
         found = [row for row in found if row[0] not in self.state.damaged]
