@@ -17,6 +17,7 @@ import pypdfium2.raw as raw
 from .drawing import Box, Caps, Drawing, Failed, Word, clean_title, clean_words, fit
 
 _MAX_CHARACTERS = 1_000_000
+_NOWHERE: Box = (0.0, 0.0, 0.0, 0.0)
 _GRID = 1 << 20  # the page as a device of this many pixels a side: boxes to a millionth
 
 
@@ -104,8 +105,10 @@ def _words(page: Any) -> Iterator[Word]:
         for is_space, run in itertools.groupby(enumerate(codes), lambda item: item[1].isspace()):
             if not is_space:
                 letters = list(run)
-                boxes = [_box(text, page, index) for index, _ in letters]
-                yield _utf16("".join(letter for _, letter in letters)), _around([box for box in boxes if box])
+                yield (
+                    _utf16("".join(letter for _, letter in letters)),
+                    _around(text, page, [index for index, _ in letters]),
+                )
     finally:
         raw.FPDFText_ClosePage(text)
 
@@ -119,26 +122,25 @@ def _utf16(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _box(text: Any, page: Any, index: int) -> Box | None:
-    """A character's loose box (its font's height) in fractions of the page, None where it has none."""
+def _around(text: Any, page: Any, letters: list[int]) -> Box:
+    """The box around letters in fractions of the page. Of each its loose box (its font's height), as MuPDF has it."""
     rect = raw.FS_RECTF()
-    if not raw.FPDFText_GetLooseCharBox(text, index, rect):
-        return None
+    sides = [
+        (rect.left, rect.bottom, rect.right, rect.top)
+        for index in letters
+        if raw.FPDFText_GetLooseCharBox(text, index, rect)
+    ]
+    if not sides:
+        return _NOWHERE
+    left, bottom, right, top = zip(*sides, strict=True)
     x, y = ctypes.c_int(), ctypes.c_int()
     corners = []
-    for page_x, page_y in ((rect.left, rect.top), (rect.right, rect.bottom)):
+    for page_x, page_y in ((min(left), max(top)), (max(right), min(bottom))):
         if not raw.FPDF_PageToDevice(page, 0, 0, _GRID, _GRID, 0, page_x, page_y, x, y):
-            return None
+            return _NOWHERE
         corners.append((x.value / _GRID, y.value / _GRID))
     (ax, ay), (bx, by) = corners
     return min(ax, bx), min(ay, by), max(ax, bx), max(ay, by)
-
-
-def _around(boxes: list[Box]) -> Box:
-    if not boxes:
-        return 0.0, 0.0, 0.0, 0.0
-    left, top, right, bottom = zip(*boxes, strict=True)
-    return min(left), min(top), max(right), max(bottom)
 
 
 def _failed(error: Exception, password: str | None) -> Failed:

@@ -149,15 +149,18 @@ def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
     path += [] if root in path else [root]
     shared = sys.platform == "win32"
     command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(path), "share" if shared else str(theirs.fileno())]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE if shared else subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=() if shared else (theirs.fileno(),),
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        cwd=None if shared else "/",
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if shared else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=() if shared else (theirs.fileno(),),
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            cwd=None if shared else "/",
+        )
+    except OSError as error:
+        raise StartError(f"the render process cannot start: {error}") from error
     if sys.platform == "win32":
         assert process.stdin is not None
         with process.stdin as pipe:

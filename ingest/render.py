@@ -50,7 +50,8 @@ class Renderer:
 
     backend: "pymupdf" or "pdfium"; jail: False leaves out Landlock and seccomp, for measuring. While the caller works
     on a page, the worker draws the one that was asked for with `prefetch`; `pages` does that by itself. Two documents
-    may be open at once, but each change between them opens a file anew.
+    may be open at once, but each change between them opens a file anew. Whatever starts the process may raise
+    `process.StartError`: the machine's fault, not the file's.
     """
 
     def __init__(self, *, backend: str = "pymupdf", limits: Limits | None = None, jail: bool = True) -> None:
@@ -87,12 +88,12 @@ class Renderer:
     @property
     def protection(self) -> str:
         """What holds the worker, by its own word: "rlimits + landlock (ABI 7) + seccomp". Starts it."""
-        return answers.protection(self._ensure_worker(self.limits.memory).ready)
+        return answers.protection(self._ensure_worker().ready)
 
     @property
     def jailed(self) -> bool:
         """Whether the worker has no way to files, network and other processes (Landlock and seccomp both hold)."""
-        active = answers.texts(self._ensure_worker(self.limits.memory).ready, "active")
+        active = answers.texts(self._ensure_worker().ready, "active")
         return all(any(name.startswith(part) for name in active) for part in ("landlock", "seccomp"))
 
     def open(self, fd: int, kind: str, *, password: str | None = None) -> Document:
