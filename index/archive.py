@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import zipfile
 from pathlib import Path
@@ -19,8 +20,8 @@ from typing import Any, BinaryIO
 
 from index import catalog, upkeep
 from index.directory import Index
-from index.errors import FormatError, OctavoError
-from index.store import sync_folder
+from index.errors import DamageError, FormatError, OctavoError
+from index.store import shard_files, sync_folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -35,7 +36,7 @@ def export(index: Index, path: Path) -> Path:
     os.close(descriptor)
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as target:
-            _fill(index, target)
+            _fill(index, target, path.parent)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -45,10 +46,10 @@ def export(index: Index, path: Path) -> Path:
     return path
 
 
-def _fill(index: Index, target: zipfile.ZipFile) -> None:
+def _fill(index: Index, target: zipfile.ZipFile, folder: Path) -> None:
     digests: dict[str, Any] = {}
-    with index.snapshot() as snapshot, tempfile.TemporaryDirectory(dir=index.folder) as folder:
-        copy = Path(folder) / catalog.FILE
+    with index.snapshot(anew=True) as snapshot, tempfile.TemporaryDirectory(prefix=".octavo.", dir=folder) as scratch:
+        copy = Path(scratch) / catalog.FILE
         other = catalog.sqlite3.connect(str(copy))
         try:
             snapshot.db.conn.backup(other)
@@ -57,15 +58,25 @@ def _fill(index: Index, target: zipfile.ZipFile) -> None:
             other.close()
         with copy.open("rb") as file:
             digests[catalog.FILE] = _store(target, catalog.FILE, file, copy.stat().st_size)
-        for shard, end in snapshot.state.shards.ends.items():
-            name = f"shards/{shard:08d}.tok"
-            with (index.folder / name).open("rb") as file:
-                digests[name] = _store(target, name, file, end)
+        for shard in snapshot.state.shards.ends:
+            data = memoryview(snapshot.state.shards.data(shard))
+            digests[f"shards/{shard:08d}.tok"] = _store(target, f"shards/{shard:08d}.tok", _Reader(data), len(data))
     manifest = {"octavo": FORMAT, "files": digests}
     target.writestr(MANIFEST, json.dumps(manifest, indent=1))
 
 
-def _store(target: zipfile.ZipFile, name: str, file: BinaryIO, size: int) -> dict[str, Any]:
+class _Reader:
+    """A map, read like a file: one that another process compacts away meanwhile is still whole in it."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
+
+    def read(self, size: int) -> bytes:
+        chunk, self.data = bytes(self.data[:size]), self.data[size:]
+        return chunk
+
+
+def _store(target: zipfile.ZipFile, name: str, file: BinaryIO | _Reader, size: int) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=16)
     with target.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
         for chunk in _chunks(file, size):
@@ -92,45 +103,71 @@ def unpack(path: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
         fresh = Path(parent) / "index"
-        (fresh / "shards").mkdir(parents=True, mode=0o700)
+        fresh.mkdir(mode=0o700)
+        (fresh / "shards").mkdir(mode=0o700)
         try:
             with zipfile.ZipFile(path) as source:
-                _extract(source, fresh)
-        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
+                _extract(source, fresh, path.stat().st_size)
+            _prove(fresh)
+        except OctavoError as error:
+            raise type(error)(f"{path} cannot be imported: {error}") from error
+        except OSError as error:
+            raise OctavoError(f"{path} cannot be imported: {error}") from error
+        except (zipfile.BadZipFile, EOFError, *_ODD) as error:
             raise OctavoError(f"{path} is not a sound export of an index: {error}") from error
-        index = Index(fresh)
-        damage = upkeep.check(index)
-        index.close()
-        if damage:
-            raise OctavoError(f"{path} holds a damaged index: {damage[0].reason}")
-        for extra in (f"{catalog.FILE}-wal", f"{catalog.FILE}-shm"):
-            (fresh / extra).unlink(missing_ok=True)
         if folder.exists():
             folder.rmdir()
         shutil.move(fresh, folder)
         sync_folder(folder.parent)
 
 
-def _extract(source: zipfile.ZipFile, folder: Path) -> None:
-    manifest = json.loads(source.read(MANIFEST)[:10_000_000])
+_ODD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a made-up archive can lead Python into. NotImplementedError and RecursionError are RuntimeErrors."""
+
+
+def _extract(source: zipfile.ZipFile, folder: Path, size: int) -> None:
+    """Copy the members into a folder, believing none of what the archive says of them. size: of the archive."""
+    members = {info.filename: info for info in source.infolist()}
+    for info in source.infolist():
+        if info.compress_type != zipfile.ZIP_STORED or stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise ValueError(f"{info.filename!a} is compressed, or no plain file")
+    if len(members) != len(source.infolist()) or sum(info.file_size for info in members.values()) > size:
+        raise ValueError("members overlap")
+    manifest = json.loads(source.read(MANIFEST))
     if manifest["octavo"] != FORMAT:
         raise FormatError(f"an export of format {manifest['octavo']}; this Octavo reads {FORMAT}")
-    names = [info.filename for info in source.infolist() if info.filename != MANIFEST]
-    if sorted(names) != sorted(manifest["files"]) or not all(_MEMBER.fullmatch(name) for name in names):
+    names = members.keys() - {MANIFEST}
+    if names != manifest["files"].keys() or not all(_MEMBER.fullmatch(name) for name in names):
         raise ValueError("it does not hold what its manifest says")
-    for info in source.infolist():
-        if info.filename == MANIFEST:
-            continue
-        said = manifest["files"][info.filename]
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != said["bytes"]:
-            raise ValueError(f"{info.filename} is not as long as its manifest says")
+    for name in sorted(names):
+        said, info = manifest["files"][name], members[name]
+        if info.file_size != said["bytes"]:
+            raise ValueError(f"{name} is not as long as its manifest says")
         digest = hashlib.blake2b(digest_size=16)
-        with source.open(info) as member, (folder / info.filename).open("xb") as file:
+        with source.open(info) as member, (folder / name).open("xb") as file:
             for chunk in _chunks(member, info.file_size):
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != said["blake2b"]:
-            raise ValueError(f"{info.filename} is not what was exported")
+            raise ValueError(f"{name} is not what was exported")
     sync_folder(folder / "shards")
+
+
+def _prove(folder: Path) -> None:
+    """Raise OctavoError unless an unpacked index is whole, and holds nothing else."""
+    catalog.connect(folder, write=True).close()  # to this format, with a write-ahead log
+    index = Index(folder)
+    try:
+        damage = upkeep.check(index)
+        with index.snapshot() as snapshot:
+            extra = {shard for shard, _ in shard_files(folder)} - snapshot.state.shards.ends.keys()
+    finally:
+        index.close()
+    if damage or extra:
+        reason = damage[0].reason if damage else f"shard {min(extra)} belongs to no page"
+        raise DamageError(f"the index in it is damaged: {reason}")
+    for left in (f"{catalog.FILE}-wal", f"{catalog.FILE}-shm"):
+        (folder / left).unlink(missing_ok=True)
+    sync_folder(folder)

@@ -7,6 +7,7 @@ builds differ; one SQLite library serves all connections: pysqlite3 where its wh
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3 as types_sqlite
 import zlib
@@ -133,6 +134,8 @@ def _check_format(db: Database, path: Path, write: bool) -> None:
             f"{path}: format {version}, this Octavo reads up to {len(MIGRATIONS)}; install a newer Octavo to open it"
         )
     odd = {name for kind, name in schema if kind in ("trigger", "view") or (kind == "table" and name not in _KNOWN)}
+    if not odd and version == len(MIGRATIONS):
+        odd = {name for name, _ in _expected() ^ _schema(db)}
     if odd:
         raise NotAnIndex(f"{path}: holds {', '.join(sorted(odd))}, which Octavo does not write; it will not be opened")
     if version < len(MIGRATIONS) and not write:
@@ -144,6 +147,23 @@ def _check_format(db: Database, path: Path, write: bool) -> None:
             migrate(db)
             db.execute(f"PRAGMA user_version={step}")
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+def _schema(db: Database) -> set[tuple[str, str]]:
+    """What SQLite says of our tables and indexes; those that FTS5 and SQLite make for themselves differ by version."""
+    found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {(name, sql) for name, sql in found if not name.startswith((f"{_SEARCH}_", "sqlite_"))}
+
+
+@functools.cache
+def _expected() -> set[tuple[str, str]]:
+    db = Database(sqlite3.connect(":memory:"))
+    try:
+        for migrate in MIGRATIONS:
+            migrate(db)
+        return _schema(db)
+    finally:
+        db.close()
 
 
 @contextmanager

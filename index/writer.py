@@ -112,7 +112,7 @@ class Writer:
                 document = row["id"]
                 changes = {"title": _clean(title), "page_count": page_count, "source": origin.path, "kind": origin.kind}
                 if metadata is not None:
-                    changes["metadata"] = json.dumps(metadata, allow_nan=False)
+                    changes["metadata"] = _json(metadata)
                 if not row["visible"]:
                     changes |= {"state": PENDING, "reason": ""}
                 catalog.update_document(self.db, document, **changes)
@@ -147,7 +147,7 @@ class Writer:
             "page_count": page_count,
             "state": state,
             "reason": reason,
-            "metadata": json.dumps(metadata or {}, allow_nan=False),
+            "metadata": _json(metadata or {}),
             "source": origin.path,
             "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "visible": 0,
@@ -304,7 +304,7 @@ class Writer:
     def set_metadata(self, document: int, metadata: dict[str, Any]) -> None:
         """Replace the metadata of a document."""
         with catalog.transaction(self.db):
-            catalog.update_document(self.db, document, metadata=json.dumps(metadata, allow_nan=False))
+            catalog.update_document(self.db, document, metadata=_json(metadata))
             self.next_generation()
 
     def delete(self, documents: Sequence[int]) -> int:
@@ -351,6 +351,12 @@ class Writer:
             logger.warning("%s: the log could not be moved into the catalog: %s", self.folder, error)
             return False
         return not busy
+
+
+def _json(metadata: dict[str, Any]) -> str:
+    """Metadata as JSON: not escaped, as SQLite before 3.45 would not find such keys, unless UTF-8 cannot hold it."""
+    plain = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+    return plain if plain == _clean(plain) else json.dumps(metadata, allow_nan=False)
 
 
 def _clean(words: str) -> str:
