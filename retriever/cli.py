@@ -24,6 +24,7 @@ from retriever import terminal as term
 from retriever.options import common, json_object, opened, password_option, renderer_option, where
 
 DEBUG = "OCTAVO_DEBUG"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tiff", ".pdf")
 RESUMABLE = ("add", "update", "retry", "demo")
 
 
@@ -47,11 +48,18 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if DEBUG in os.environ or not _known(error):
             raise
-        message = term.printable(str(error)) or type(error).__name__
+        message = term.printable(_told(error)) or type(error).__name__
         if "--json" in argv:
             term.emit({"error": message, "type": type(error).__name__})
         click.echo(f"octavo: {message}", err=True)
         return 3
+
+
+def _told(error: Exception) -> str:
+    """ "report.pdf: Permission denied" for what the system says as "[Errno 13] Permission denied: 'report.pdf'"."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _known(error: Exception) -> bool:
@@ -174,6 +182,8 @@ def show(document: str, page: int, query: str | None, output: str | None, index:
 
     DOCUMENT is an id (or its beginning), a path or a file name; PAGE counts from 1.
     """
+    if output and Path(output).suffix.lower() not in PICTURES:
+        raise click.BadParameter(f"{output} is no picture's name; it ends in {', '.join(PICTURES)}", param_hint="-o")
     with opened(index) as retriever:
         hit = retriever.page(document, page, query=query)
         if output:

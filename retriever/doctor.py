@@ -71,9 +71,7 @@ def examine(folder: Path) -> list[Finding]:
         try:
             findings += check()
         except Exception as error:
-            findings.append(
-                Finding(what, PROBLEM, f"{type(error).__name__}: {error}", "This is what failed; see above.")
-            )
+            findings.append(Finding(what, PROBLEM, type(error).__name__, str(error) or "No reason was given."))
     return findings
 
 

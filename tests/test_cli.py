@@ -104,6 +104,8 @@ def test_filters_and_what_finds_nothing(index):
         (["search", "x", "--mode", "magic"], 2, "'magic' is not one of"),
         (["show", "nowhere.pdf", "1"], 3, "octavo: no document is called 'nowhere.pdf'"),
         (["show", "harbour.pdf", "7"], 3, "octavo: 'harbour.pdf' has 1 pages; page 7"),
+        (["show", "harbour.pdf", "1", "-o", "page.xyz"], 2, "page.xyz is no picture's name"),
+        (["show", "harbour.pdf", "1", "-o", "/no/such/folder/page.png"], 3, "page.png: No such file or directory"),
         (["delete", "nowhere.pdf"], 3, "octavo: no document"),
         (["add", "/no/such/file.pdf"], 3, "no such file or folder: '/no/such/file.pdf'"),
         (["add", "x.pdf", "--metadata", "[1]"], 2, "a JSON object is expected"),

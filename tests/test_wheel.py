@@ -1,9 +1,9 @@
 """The distribution: a wheel with everything in it, that installs into a clean environment and works from elsewhere.
 
-The clean environment is a new venv with nothing but what pip puts there for the wheel, at the *lowest* versions that
-pyproject.toml admits (the floors), so that both ends are tested: `make test` runs on the pins of constraints.txt.
-It takes pip's own cache, and about a minute. Floors are those of the oldest Python that is supported; on another one,
-which may lack wheels for them, the pins are installed instead.
+The clean environment is a new venv with nothing but what pip puts there for the wheel and its extra pdfium, at the
+*lowest* versions that pyproject.toml admits (the floors), so that both ends are tested: `make test` runs on the pins of
+constraints.txt. It takes pip's own cache, and about a minute. Floors are those of the oldest Python that is supported;
+on another one, which may lack wheels for them, the pins are installed instead.
 """
 
 import json
@@ -99,10 +99,11 @@ def clean(wheel, tmp_path_factory):
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     constraints = folder / "constraints.txt"
     wanted = pins() | floors() if sys.version_info[:2] == (3, 11) else pins()
-    direct = {normal(NAME.match(r)[0]) for r in PROJECT["project"]["dependencies"]}
+    extra = PROJECT["project"]["optional-dependencies"]["pdfium"]
+    direct = {normal(NAME.match(r)[0]) for r in [*PROJECT["project"]["dependencies"], *extra]}
     constraints.write_text("".join(f"{name}=={wanted[name]}\n" for name in direct))
-    command = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", constraints, wheel[1]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile", "-c", constraints]
+    done = subprocess.run([*install, f"{wheel[1]}[pdfium]"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return python
 
