@@ -57,7 +57,7 @@ class Documents:
         self.opened: Opened | None = None
 
     def open(self, request: dict[str, Any], payload: bytearray, fd: int | None) -> Reply:
-        self.close(request, payload, fd)
+        self.close()
         jail.allow_seconds(request["seconds"])
         size = os.fstat(fd).st_size if fd is not None else len(payload)
         if size > self.max_bytes:
@@ -82,20 +82,15 @@ class Documents:
         caps = Caps(request["max_pixels"], request["max_side"], request["max_aspect"])
         return _pack(self.opened.draw(request["number"], request["dpi"], caps))
 
-    def close(self, request: dict[str, Any], payload: bytearray, fd: int | None) -> Reply:
+    def close(self) -> None:
         if self.opened is not None:
             opened, self.opened = self.opened, None
             opened.close()
-        return {}, []
 
 
 def _serve(sock: socket.socket, documents: Documents) -> NoReturn:
     """One answer a request. Ends by EOFError when the parent closes the socket."""
-    answers: dict[str, Callable[..., Reply]] = {
-        "open": documents.open,
-        "draw": documents.draw,
-        "close": documents.close,
-    }
+    answers: dict[str, Callable[..., Reply]] = {"open": documents.open, "draw": documents.draw}
     while True:
         request, payload, fd = wire.receive(sock, max_payload=documents.max_bytes + 1)
         parts: list[bytes | memoryview] = []
