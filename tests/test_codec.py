@@ -1,0 +1,114 @@
+"""The codecs against float64: how far a component and a MaxSim score may move, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from index import Codes
+from index.codec import decode, encode
+from index.ragged import offsets_of
+
+HALF_TINY = 2.0**-24  # the smallest half
+_vectors = hnp.arrays(
+    np.float32, st.tuples(st.integers(0, 6), st.integers(1, 9)), elements=st.floats(-65504, 65504, width=32)
+)
+
+
+def there_and_back(vectors: np.ndarray, codec: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    values, scales = encode(vectors, codec)
+    return decode(Codes(values, offsets_of([len(vectors)]), codec, scales)), values, scales
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(_vectors)
+def test_int8_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
+    back, values, scales = there_and_back(vectors, "int8")
+    assert (values.dtype, scales.dtype, scales.shape) == (np.int8, np.dtype("<f2"), (len(vectors),))
+    assert values.min(initial=0) >= -127
+    steps = scales.astype(np.float64)[:, None]
+    largest = np.abs(vectors.astype(np.float64)).max(axis=1, initial=0.0)
+    assert (np.abs(back - vectors.astype(np.float64)) <= steps * 0.5 * (1 + 1e-5)).all()
+    # the step is the smallest half that holds largest / 127: one rounding of half precision above it at most
+    assert (scales.astype(np.float64) * 127 >= largest * (1 - 1e-6)).all()
+    assert (
+        scales.astype(np.float64) <= np.maximum(largest / 127 * (1 + 2**-10) * (1 + 1e-6), HALF_TINY) + HALF_TINY
+    ).all()
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(_vectors)
+def test_fp16_rounds_to_the_nearest_half(vectors: np.ndarray) -> None:
+    back, values, scales = there_and_back(vectors, "fp16")
+    assert scales is None
+    assert values.dtype == np.dtype("<f2")
+    exact = vectors.astype(np.float64)
+    assert (np.abs(back - exact) <= np.maximum(np.abs(exact) * 2.0**-11, HALF_TINY / 2)).all()
+
+
+def test_the_largest_component_takes_the_whole_range_and_never_minus_128() -> None:
+    vectors = np.array([[-1.0, 1.0, 0.5], [-3.7, 0.1, 3.7], [1e-3, -1e-3, 0]], np.float32)
+    _, values, _ = there_and_back(vectors, "int8")
+    assert values[0].tolist() == [-127, 127, 64] or values[0].tolist() == [-127, 127, 63]
+    assert (np.abs(values).max(axis=1) >= 126).all()
+    assert values.min() == -127
+    np.testing.assert_array_equal(encode(-vectors, "int8")[0], -values)
+
+
+def test_zero_and_denormal_rows_stay_finite() -> None:
+    vectors = np.array([[0, 0], [-0.0, 0], [1e-40, -1e-42], [5e-9, 0]], np.float32)
+    for codec in ("int8", "fp16"):
+        back, values, _ = there_and_back(vectors, codec)
+        assert np.isfinite(back).all()
+        assert not values[:2].any()
+        assert np.abs(back - vectors).max() <= HALF_TINY / 2
+
+
+@pytest.mark.parametrize("codec", ["int8", "fp16"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 65_505.0, -70_000.0, 1e300])
+def test_what_a_half_cannot_hold_is_refused(codec: str, bad: float) -> None:
+    vectors = np.full((3, 4), 0.5)
+    vectors[1, 2] = bad
+    with pytest.raises(ValueError, match="must be finite and within half precision"):
+        encode(vectors, codec)
+
+
+def test_the_largest_half_is_held() -> None:
+    vectors = np.array([[65_504.0, -65_504.0, 1.0]], np.float32)
+    for codec in ("int8", "fp16"):
+        back, _, _ = there_and_back(vectors, codec)
+        np.testing.assert_allclose(back[0, :2], vectors[0, :2], rtol=1e-3)
+
+
+def test_an_unknown_codec_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="fp16, int8; got 'int9'"):
+        encode(np.zeros((1, 2), np.float32), "int9")
+
+
+def test_a_batch_is_its_rows() -> None:
+    vectors = np.random.default_rng(1).standard_normal((50, 32)).astype(np.float32)
+    values, scales = encode(vectors, "int8")
+    for i in range(len(vectors)):
+        one, scale = encode(vectors[i : i + 1], "int8")
+        np.testing.assert_array_equal(one[0], values[i])
+        assert scale[0] == scales[i]
+
+
+@pytest.mark.parametrize(("codec", "worst", "mean"), [("int8", 0.006, 0.002), ("fp16", 0.0004, 0.0001)])
+def test_maxsim_of_unit_vectors_moves_by_this_much_a_query_token(codec: str, worst: float, mean: float) -> None:
+    rng = np.random.default_rng(7)
+    errors = []
+    for dim in (96, 128, 320):
+        query = rng.standard_normal((20, dim))
+        query /= np.linalg.norm(query, axis=1, keepdims=True)
+        for _ in range(8):
+            page = rng.standard_normal((300, dim))
+            page /= np.linalg.norm(page, axis=1, keepdims=True)
+            back, _, _ = there_and_back(page.astype(np.float32), codec)
+            exact = (query @ page.T).max(axis=1)
+            errors.append(np.abs((query @ back.astype(np.float64).T).max(axis=1) - exact))
+    assert np.concatenate(errors).max() < worst
+    assert np.concatenate(errors).mean() < mean
