@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -81,7 +84,16 @@ def _show(answers: list[Any], best: Any, picture: Path, index: Path, seconds: fl
     click.echo()
     if best is not None:
         click.echo(f"Where page {best.page} of {Path(best.path).name} answers: {picture}")
+    command = _command()
     click.echo(f"All of it took {term.duration(seconds)}. Try next:")
-    click.echo(f'  octavo search --index {index} "retirement claims processing time"')
-    click.echo(f'  octavo show --index {index} DHS2020.pdf 12 --query "border security" -o page.png')
-    click.echo("  octavo add ~/Documents && octavo search ...     your own files, in the default index")
+    click.echo(f'  {command} search --index {index} "how many people were hired"')
+    click.echo(f'  {command} show --index {index} DHS2020.pdf 13 --query "border security" -o page.png')
+    click.echo(f"  {command} add ~/Documents       your own files, into the default index")
+
+
+def _command() -> str:
+    """How to call octavo from here: by its name where the shell finds it, else by its path."""
+    called = Path(sys.argv[0])
+    if shutil.which("octavo") or called.name != "octavo":
+        return "octavo"
+    return os.path.relpath(called) if called.is_relative_to(Path.cwd()) or not called.is_absolute() else str(called)
