@@ -22,6 +22,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from index.errors import OctavoError
+
 from . import wire
 
 START_SECONDS = 60.0
@@ -34,7 +36,7 @@ main(inherited(sys.argv[2]))
 """
 
 
-class StartError(RuntimeError):
+class StartError(OctavoError):
     """The worker process did not come up."""
 
 

@@ -60,8 +60,8 @@ class Source(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A file that is not to be ingested. state: "unsupported", "empty", "oversize" or "unreadable" (the system refuses
-    to open it); reason: a sentence for the user."""
+    """A file that is not to be ingested. state: "unsupported" (or the system refuses to open it), "empty" or "oversize";
+    reason: a sentence for the user."""
 
     path: Path
     state: str
@@ -166,7 +166,7 @@ def _walk(root: Path, exclude: GitIgnoreSpec | None, max_bytes: int) -> Iterator
             with os.scandir(path) as entries:
                 listed = [(entry.name, _type(entry)) for entry in entries]
         except OSError as error:
-            yield Unreadable(path, "unreadable", f"the folder cannot be read: {error.strerror or error}")
+            yield Unreadable(path, "unsupported", f"the folder cannot be read: {error.strerror or error}")
             continue
         rules = (*rules, (path, own)) if own else rules
         for name, kind in sorted(listed, reverse=True):
@@ -223,12 +223,12 @@ def _look(path: Path, max_bytes: int) -> Source | Unreadable:
             return Unreadable(path, "unsupported", _refusal(path, kind))
         fd = open_source(path)
     except (OSError, ValueError) as error:
-        return Unreadable(path, "unreadable", f"cannot be opened: {getattr(error, 'strerror', None) or error}")
+        return Unreadable(path, "unsupported", f"cannot be opened: {getattr(error, 'strerror', None) or error}")
     try:
         status = os.fstat(fd)
         head = read_at(fd, _HEAD, 0)
     except OSError as error:
-        return Unreadable(path, "unreadable", f"cannot be read: {error.strerror or error}")
+        return Unreadable(path, "unsupported", f"cannot be read: {error.strerror or error}")
     finally:
         os.close(fd)
     return _judge(path, status, head, max_bytes)

@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_listed_does_not_stop_the_walk(tmp_path: Path, m
 
     monkeypatch.setattr(os, "scandir", refuse)
     found = list(find([tmp_path]))
-    assert found[0] == Unreadable(tmp_path / "a", "unreadable", "the folder cannot be read: Permission denied")
+    assert found[0] == Unreadable(tmp_path / "a", "unsupported", "the folder cannot be read: Permission denied")
     assert found[1].path == tmp_path / "b.pdf"
 
 
@@ -230,7 +230,7 @@ def test_a_file_that_goes_away_is_said(tmp_path: Path) -> None:
     put(tmp_path / "a.pdf")
     found = find([tmp_path / "a.pdf"])
     (tmp_path / "a.pdf").unlink()
-    assert only(found).state == "unreadable"  # type: ignore[union-attr]
+    assert only(found).state == "unsupported"  # type: ignore[union-attr]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such depth")
@@ -243,7 +243,7 @@ def test_a_deep_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chdir(tmp_path)
     (item,) = find([tmp_path])  # its path is too long for the system, and that is said
     assert isinstance(item, Unreadable)
-    assert (item.state, "File name too long" in item.reason) == ("unreadable", True)
+    assert (item.state, "File name too long" in item.reason) == ("unsupported", True)
     for _ in range(30):
         os.chdir("d" * 200)
     os.unlink("a.pdf")
