@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A file that is not to be ingested. state: "unsupported" (or the system refuses to open it), "empty" or "oversize";
+    """A file that is not to be ingested. state: "unsupported" (or the system will not open it), "empty" or "oversize";
     reason: a sentence for the user."""
 
     path: Path
