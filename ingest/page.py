@@ -63,7 +63,7 @@ class Encoder(Protocol):
     """Pages and queries to token vectors of one space.
 
     fingerprint: everything that, changed, changes a vector (weights digest, prompts, preprocessing version, render
-    size); an index refuses an encoder whose fingerprint differs from the one that filled it. single_dim: D of the single
+    size); an index refuses an encoder with another fingerprint than the one that filled it. single_dim: D of the single
     vector, None where there is none; an encoder with one has `encode_queries_single(texts) -> (n, D)` too. batch_size:
     pages a call of `encode_pages` takes best. Results never depend on what shares a batch.
     """
