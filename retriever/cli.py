@@ -21,7 +21,7 @@ import click
 
 from retriever import maintenance
 from retriever import terminal as term
-from retriever.options import common, json_object, opened, password_option, renderer_option, where
+from retriever.options import common, json_object, limits, opened, password_option, reading_options, where
 
 DEBUG = "OCTAVO_DEBUG"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tiff", ".pdf")
@@ -105,7 +105,7 @@ def _finish(report: Any, as_json: bool) -> int:
 @click.option("--codec", type=click.Choice(["int8", "fp16"]), help="For a new index: how vectors are kept (int8).")
 @click.option("--dry-run", is_flag=True, help="Say how many pages, bytes and minutes it would be; change nothing.")
 @password_option
-@renderer_option
+@reading_options
 @common
 def add(
     paths: tuple[str, ...],
@@ -116,13 +116,17 @@ def add(
     dry_run: bool,
     password: str | None,
     renderer: str,
+    limit: tuple[str, ...],
     index: str | None,
     as_json: bool,
 ) -> int:
     """Index files and folders. What is there already is skipped; a killed add goes on where it was."""
     extra = json_object(metadata, "--metadata") if metadata else None
     new = {name: value for name, value in (("encoder", encoder), ("codec", codec)) if value}
-    with opened(index, create=True, renderer=renderer, **new) as retriever, term.progress(as_json) as progress:
+    with (
+        opened(index, create=True, renderer=renderer, limits=limits(limit), **new) as retriever,
+        term.progress(as_json) as progress,
+    ):
         report = retriever.add(paths, extra, exclude=exclude, password=password, dry_run=dry_run, progress=progress)
     return _finish(report, as_json)
 
@@ -218,25 +222,27 @@ def delete(documents: tuple[str, ...], index: str | None, as_json: bool) -> int:
 @octavo.command()
 @click.argument("paths", nargs=-1)
 @click.option("--prune", is_flag=True, help="Also delete documents whose files are gone.")
-@renderer_option
+@reading_options
 @common
-def update(paths: tuple[str, ...], prune: bool, renderer: str, index: str | None, as_json: bool) -> int:
+def update(
+    paths: tuple[str, ...], prune: bool, renderer: str, limit: tuple[str, ...], index: str | None, as_json: bool
+) -> int:
     """Take in what changed in the files.
 
     Looks at all that are indexed, or at PATHS.
     """
-    with opened(index, renderer=renderer) as retriever, term.progress(as_json) as progress:
+    with opened(index, renderer=renderer, limits=limits(limit)) as retriever, term.progress(as_json) as progress:
         report = retriever.update(paths or None, prune=prune, progress=progress)
     return _finish(report, as_json)
 
 
 @octavo.command()
 @password_option
-@renderer_option
+@reading_options
 @common
-def retry(password: str | None, renderer: str, index: str | None, as_json: bool) -> int:
+def retry(password: str | None, renderer: str, limit: tuple[str, ...], index: str | None, as_json: bool) -> int:
     """Try again what failed."""
-    with opened(index, renderer=renderer) as retriever, term.progress(as_json) as progress:
+    with opened(index, renderer=renderer, limits=limits(limit)) as retriever, term.progress(as_json) as progress:
         report = retriever.retry(password=password, progress=progress)
     return _finish(report, as_json)
 

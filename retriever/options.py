@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from ingest.document import Limits
     from retriever.engine import Retriever
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,7 +60,7 @@ def where(conditions: Sequence[str]) -> dict[str, Any] | None:
             raise click.BadParameter(f"{condition!r} is neither field=value (= != > >= < <=) nor a JSON object")
         field, operator, text = match.groups()
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_constant)
         except ValueError:
             value = text
         clauses.append({field: {_OPERATORS[operator]: value}})
@@ -69,12 +70,34 @@ def where(conditions: Sequence[str]) -> dict[str, Any] | None:
 def json_object(text: str, option: str) -> dict[str, Any]:
     """Raises click.BadParameter for what is not a JSON object."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise click.BadParameter(f"{option} is not JSON ({error}): {text}") from None
     if not isinstance(value, dict):
         raise click.BadParameter(f'{option} is {text}; a JSON object is expected, such as {{"year": 2023}}')
     return value
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def limits(settings: Sequence[str]) -> Limits | None:
+    """`ingest.document.Limits` from name=number, None where nothing is set. Raises click.BadParameter."""
+    from ingest.document import Limits
+
+    changed: dict[str, Any] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        default = Limits._field_defaults.get(name.strip())
+        try:
+            changed[name.strip()] = type(default)(text) if default is not None else None
+        except ValueError:
+            changed[name.strip()] = None
+        if not changed[name.strip()] or not changed[name.strip()] > 0:
+            known = ", ".join(f"{field}={value:g}" for field, value in Limits._field_defaults.items())
+            raise click.BadParameter(f"{setting!r} sets no limit; they are, with what they are now, {known}")
+    return Limits(**changed) if changed else None
 
 
 def common(command: F) -> F:
@@ -101,7 +124,11 @@ def opened(index: str | None, create: bool = False, **options: Any) -> Iterator[
         yield retriever
 
 
-def renderer_option(command: F) -> F:
+def reading_options(command: F) -> F:
+    """--renderer and --limit, of the commands that read files."""
+    command = click.option(
+        "--limit", "limit", multiple=True, metavar="NAME=NUMBER", help="What a document may cost: page_seconds=30, ..."
+    )(command)
     choice = click.Choice(["pymupdf", "pdfium"])
     return click.option("--renderer", type=choice, default="pymupdf", show_default=True, help="What draws PDFs.")(
         command

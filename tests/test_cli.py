@@ -13,7 +13,7 @@ import pymupdf
 import pytest
 
 from retriever.doctor import safe_sqlite
-from retriever.options import home, place, where
+from retriever.options import home, limits, place, where
 
 OCTAVO = Path(sys.executable).with_name("octavo")
 PAGES = {
@@ -109,6 +109,12 @@ def test_filters_and_what_finds_nothing(index):
         (["delete", "nowhere.pdf"], 3, "octavo: no document"),
         (["add", "/no/such/file.pdf"], 3, "no such file or folder: '/no/such/file.pdf'"),
         (["add", "x.pdf", "--metadata", "[1]"], 2, "a JSON object is expected"),
+        (
+            ["add", "x.pdf", "--limit", "page_seconds=0"],
+            2,
+            "sets no limit; they are, with what they are now, page_seconds=10",
+        ),
+        (["add", "x.pdf", "--limit", "patience=3"], 2, "'patience=3' sets no limit"),
         (["levitate"], 2, "No such command 'levitate'"),
     ],
 )
@@ -287,3 +293,10 @@ def test_filters_as_written():
     assert where(["year>=2020"]) == {"year": {"$gte": 2020}}
     assert where(["title = Annual report"]) == {"title": {"$eq": "Annual report"}}
     assert where(["a!=true", '{"b": 1}']) == {"$and": [{"a": {"$ne": True}}, {"b": 1}]}
+    assert where(["a=NaN"]) == {"a": {"$eq": "NaN"}}
+
+
+def test_limits_as_written():
+    assert limits([]) is None
+    found = limits(["page_seconds=30", "max_pages=7"])
+    assert (found.page_seconds, found.max_pages, found.max_side) == (30.0, 7, 4096)
