@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -269,6 +269,17 @@ class Writer:
             self._name_pages(document)
             self.next_generation()
             failpoint("path in transaction")
+
+    def lose(self, pages: Iterable[tuple[str, int]]) -> None:
+        """Give up stored pages, as (content, number), that turned out damaged; `begin` then asks for them again."""
+        with catalog.transaction(self.db):
+            for content, number in pages:
+                row = self.document(content)
+                if row is not None and self._drop_pages("document = ? AND number = ?", [row["id"], number]):
+                    catalog.update_document(
+                        self.db, row["id"], state="partial", reason="pages were damaged on the disk"
+                    )
+            self.next_generation()
 
     def drop_paths(self, paths: Sequence[str]) -> None:
         """Forget paths; a document that has none left goes with its last."""

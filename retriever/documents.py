@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlite_utils import Database
 
-from index import catalog
+from index import catalog, upkeep
 from index.errors import OctavoError, QueryError, UnknownDocument
 from index.snapshot import Snapshot
 from ingest.report import Progress, Report
@@ -80,7 +80,13 @@ def update(retriever: Retriever, paths: Iterable[str | Path] | None, *, prune: b
 
 
 def retry(retriever: Retriever, *, password: str | None, progress: Told) -> Report:
-    """Take up again what failed, is partial, or was cut short."""
+    """Take up again what failed, is partial, was cut short, or is no longer on the disk as it was written."""
+    lost = [
+        (damage.document, damage.page) for damage in upkeep.check(retriever.index) if damage.document and damage.page
+    ]
+    if lost:
+        with retriever.index.writing() as writer:
+            writer.lose(lost)
     with retriever.index.snapshot() as snapshot:
         rows = list(
             catalog.rows(
@@ -193,7 +199,7 @@ def status(retriever: Retriever) -> dict[str, Any]:
             if file.is_file():
                 part = {"shards": "shards", "cache": "cache"}.get(file.parent.name, "catalog")
                 stored[part] += file.stat().st_size
-        live = sum(index.layout.block_bytes(extent.tokens) for extent in state.extents)
+        live = sum(index.layout.block_bytes(row[0]) for row in db.conn.execute("SELECT tokens FROM pages"))
         return {
             "index": str(index.folder),
             "documents": documents,

@@ -157,6 +157,24 @@ def test_a_page_the_encoder_chokes_on_costs_that_page(tmp_path: Path, folder: Pa
         assert found(retriever, "ships") == [("harbour.pdf", 1), ("harbour.pdf", 2)]
 
 
+def test_a_page_damaged_on_the_disk_is_read_again(tmp_path: Path, folder: Path) -> None:
+    with opened(tmp_path) as retriever:
+        retriever.add(folder)
+        whole = dump(retriever)
+    shard = tmp_path / "index" / "shards" / "00000001.tok"
+    data = bytearray(shard.read_bytes())
+    data[64 + 64 + 5] ^= 1  # in the codes of the first page stored
+    shard.write_bytes(data)
+    with opened(tmp_path) as retriever:
+        (damage,) = retriever.check()
+        assert damage.page == 1 and damage.document and damage.file == str(shard)
+        report = retriever.retry()
+        assert report.pages == 1 and [entry["state"] for entry in report.added] == ["ok"]
+        assert dump(retriever) == whole
+        retriever.compact(purge=True)
+        assert retriever.check() == [] and dump(retriever) == whole
+
+
 def test_a_dry_run_changes_nothing(tmp_path: Path, folder: Path) -> None:
     with opened(tmp_path) as retriever:
         report = retriever.add(folder, dry_run=True)
