@@ -117,7 +117,7 @@ def _encoder() -> Iterator[Finding]:
 def _renderer() -> Iterator[Finding]:
     from ingest.render import Renderer
 
-    with Renderer() as renderer:
+    with Renderer(backend="pdfium" if find_spec("pymupdf") is None else "pymupdf") as renderer:
         protection, jailed = renderer.protection, renderer.jailed
     if jailed:
         yield Finding("jail", OK, protection)

@@ -9,6 +9,7 @@ on another one, which may lack wheels for them, the pins are installed instead.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -105,28 +106,37 @@ def clean(wheel, tmp_path_factory):
     install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-compile", "-c", constraints]
     done = subprocess.run([*install, f"{wheel[1]}[pdfium]"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    return python
+    yield python
+    shutil.rmtree(folder)  # over a gigabyte
 
 
-@pytest.mark.slow
-def test_it_adds_and_searches_from_another_folder_on_the_lowest_versions(clean, tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OCTAVO_INDEX")}
+@pytest.fixture
+def run(tmp_path):
+    """Run a command in an empty folder, with nothing of ours in the environment; its output."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("OCTAVO_")}
 
     def run(*args: str | Path) -> str:
         done = subprocess.run(args, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    return run
+
+
+QUESTION = "Why did the airplane leave the snow covered runway?"
+
+
+@pytest.mark.slow
+def test_it_adds_and_searches_from_another_folder_on_the_lowest_versions(clean, run, tmp_path):
     where = run(clean, "-c", "import retriever, index, ingest; print(retriever.__file__)")
     assert Path(where.strip()).is_relative_to(clean.parents[1])
     octavo = clean.with_name("octavo")
     report = json.loads(run(octavo, "add", ROOT / "samples" / "scanned-NTSB-report.pdf", "--index", "./here", "--json"))
     assert report["pages"] == 5 and not report["failed"]
-    question = "Why did the airplane leave the snow covered runway?"
-    hits = json.loads(run(octavo, "search", question, "--index", "./here", "--json"))["hits"]
+    hits = json.loads(run(octavo, "search", QUESTION, "--index", "./here", "--json"))["hits"]
     assert hits[0]["page"] == 1 and hits[0]["path"].endswith("scanned-NTSB-report.pdf")
     assert "runway" in hits[0]["snippet"]
-    run(octavo, "show", hits[0]["document"], "1", "--query", question, "-o", "heat.png", "--index", "./here")
+    run(octavo, "show", hits[0]["document"], "1", "--query", QUESTION, "-o", "heat.png", "--index", "./here")
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
     every = (
         "import importlib, pkgutil\n"
@@ -136,3 +146,18 @@ def test_it_adds_and_searches_from_another_folder_on_the_lowest_versions(clean, 
         "print('imported')"
     )
     assert run(clean, "-W", "ignore", "-c", every).strip() == "imported"
+
+
+@pytest.mark.slow
+def test_it_works_without_the_agpl_renderer_and_searches_without_torch(clean, run):
+    run(clean, "-m", "pip", "uninstall", "-qq", "-y", "pymupdf")
+    sample = ROOT / "samples" / "scanned-NTSB-report.pdf"
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from retriever import Retriever\n"
+        "with Retriever.open('there', renderer='pdfium') as retriever:\n"
+        f"    report = retriever.add({str(sample)!r})\n"
+        f"    print(report.pages, retriever.search({QUESTION!r})[0].page)"
+    )
+    assert run(clean, "-c", code).split() == ["5", "1"]
+    assert "pymupdf" in run(clean.with_name("octavo"), "doctor", "--index", "./there")
