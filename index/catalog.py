@@ -29,6 +29,8 @@ Row = dict[str, Any]
 Connection = types_sqlite.Connection
 SQLITE_VERSION: tuple[int, ...] = tuple(sqlite3.sqlite_version_info)
 SQLiteError: type[Exception] = sqlite3.Error
+UNREADABLE = (SQLiteError, UnicodeDecodeError)
+"""What reading a damaged catalog raises; the second where SQLite quotes what it found in its message."""
 
 _TABLES = {
     "settings": "key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL",
@@ -96,7 +98,7 @@ def connect(folder: Path, *, write: bool) -> Database:
         _set_pragmas(db, write)
         _check_format(db, path, write)
         return db
-    except SQLiteError as error:
+    except UNREADABLE as error:
         connection.close()
         raise NotAnIndex(
             f"{path}: not a readable catalog ({error}); restore it from a backup or index again"
@@ -178,7 +180,7 @@ def transaction(db: Database) -> Iterator[None]:
             db.conn.execute("ROLLBACK")
         if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
             raise DiskFull(f"{_file(db)}: {error}; free some space and run the command again") from error
-        if isinstance(error, SQLiteError):
+        if isinstance(error, UNREADABLE):
             raise DamageError(f"{_file(db)}: {error}; run octavo check") from error
         raise
 

@@ -61,6 +61,10 @@ class Index:
         self._state: State | None = None
         with self._reader() as db:
             stored = catalog.setting(db, "index")
+        if stored is None:
+            raise DamageError(
+                f"{self.folder / catalog.FILE}: the settings are gone; restore it, or index again elsewhere"
+            )
         self.settings = _settings(stored, self.folder)
         name = uuid.UUID(self.settings.uid).bytes
         self.layout = Layout(name, self.settings.dim, self.settings.codec, self.settings.single_dim)
@@ -108,7 +112,7 @@ class Index:
     def snapshot(self, *, anew: bool = False) -> Iterator[Snapshot]:
         """One generation to read, whatever is written meanwhile. anew: with nothing that was read before, staged pages
         included, for upkeep. Raises DamageError where the catalog cannot be read."""
-        with self._reader() as db:
+        with self._reader(anew) as db:
             state = self._enter(db, anew)
             stage = candidates.choose(state.tokens, self.settings.candidates)
             try:
@@ -150,13 +154,14 @@ class Index:
             self._state = None
 
     @contextmanager
-    def _reader(self) -> Iterator[Database]:
+    def _reader(self, anew: bool = False) -> Iterator[Database]:
+        """A connection, one that was used before unless `anew`: FTS5 remembers too much for an integrity check."""
         with self._guard:
-            db = self._readers.pop() if self._readers else None
+            db = self._readers.pop() if self._readers and not anew else None
         db = db or catalog.connect(self.folder, write=False)
         try:
             yield db
-        except catalog.SQLiteError as error:
+        except catalog.UNREADABLE as error:
             db.close()
             raise DamageError(f"{self.folder / catalog.FILE}: {error}; run octavo check, or octavo rebuild") from error
         except BaseException:

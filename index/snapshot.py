@@ -96,10 +96,13 @@ class Snapshot:
 
     def extent(self, page: int) -> Extent:
         """Where a page lies. Raises KeyError for a page that is not in this generation."""
-        row = int(np.searchsorted(self.state.ids, page))
-        if row == len(self.state.ids) or self.state.ids[row] != page:
+        if not self._has(page):
             raise KeyError(page)
-        return self.state.extents[row]
+        return self.state.extents[int(np.searchsorted(self.state.ids, page))]
+
+    def _has(self, page: int) -> bool:
+        row = int(np.searchsorted(self.state.ids, page))
+        return row < len(self.state.ids) and bool(self.state.ids[row] == page)
 
     def rank(self, ids: np.ndarray) -> np.ndarray:
         """(n,) ids -> (n,) places in the order of (document, page), which breaks ties."""
@@ -164,7 +167,7 @@ class Snapshot:
             return None
         condition, values = compile_where(where)
         found = self.db.conn.execute(f"{_VISIBLE} AND {condition} ORDER BY p.id", values)
-        return np.fromiter((row[0] for row in found if row[0] not in self.state.damaged), np.int64)
+        return np.intersect1d(np.fromiter((row[0] for row in found), np.int64), self.state.ids, assume_unique=True)
 
     def match(self, query: str, where: dict[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query: scores (n,) float64 > 0, ids (n,),
@@ -178,8 +181,9 @@ class Snapshot:
             f" WHERE page_search MATCH ? AND +rowid IN ({_VISIBLE} AND {condition}) ORDER BY score DESC, rowid",
             [expression, *values],
         ).fetchall()
-        found = [row for row in found if row[0] not in self.state.damaged]
-        return np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
+        scores, ids = np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
+        sound = np.isin(ids, self.state.ids)
+        return scores[sound], ids[sound]
 
     def page(self, page: int) -> catalog.Row | None:
         """A page with its document: the columns of both, None where there is no such page."""
@@ -187,7 +191,8 @@ class Snapshot:
 
     def pages(self, ids: Iterable[int]) -> dict[int, catalog.Row]:
         """Pages by id, each with its document's columns and one of its paths."""
-        marks = ",".join(str(int(page)) for page in ids)
+        ids = [int(page) for page in ids]
+        marks = ",".join(map(str, ids))
         found = {
             row["id"]: row
             for row in catalog.rows(
@@ -197,6 +202,8 @@ class Snapshot:
                 f" FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1 AND p.id IN ({marks})",
             )
         }
+        if any(self._has(page) for page in ids if page not in found):
+            raise DamageError(f"{self.folder / catalog.FILE}: the row of a page is damaged; run octavo check")
         marks = ",".join(str(document) for document in {row["document"] for row in found.values()})
         paths = catalog.rows(self.db, f"SELECT * FROM paths WHERE document IN ({marks}) ORDER BY path DESC")
         first = {row["document"]: row["path"] for row in paths if catalog.sound("paths", row)}

@@ -52,7 +52,7 @@ def check(index: Index) -> list[Damage]:
 def _until_unreadable(part: Iterator[Damage], file: str) -> Iterator[Damage]:
     try:
         yield from part
-    except catalog.SQLiteError as error:
+    except catalog.UNREADABLE as error:
         yield Damage("", 0, file, -1, f"SQLite: {error}")
 
 
@@ -83,7 +83,8 @@ def _check_shards(snapshot: Snapshot) -> Iterator[Damage]:
     used: dict[int, dict[int, catalog.Row]] = {shard: {} for shard in shards.ends}
     pages = "SELECT p.*, d.content FROM pages p JOIN documents d ON d.id = p.document"
     for row in catalog.rows(snapshot.db, pages):
-        used.setdefault(row["shard"], {})[row["offset"]] = row
+        if catalog.sound("pages", row):  # else it is reported already, and its block is looked at for itself
+            used.setdefault(row["shard"], {})[row["offset"]] = row
     for shard, rows in used.items():
         path = str(shard_path(snapshot.folder, shard))
         for offset, row in sorted(rows.items()):
