@@ -139,7 +139,8 @@ def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
 
 
 def _purge(index: Index, writer: Writer) -> None:
-    (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
+    for derived in (index.folder / "cache").glob("*"):  # half a cache of a killed process too
+        derived.unlink()
     writer.db.execute("INSERT INTO page_search(page_search) VALUES ('optimize')")
     writer.db.execute("VACUUM")
     failpoint("purge vacuumed")
