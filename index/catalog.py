@@ -21,7 +21,7 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
 from index import text
-from index.errors import DamageError, DiskFull, FormatError, NotAnIndex
+from index.errors import DamageError, DiskFull, FormatError, NotAnIndex, OldFormat
 
 FILE = "catalog.sqlite3"
 APPLICATION_ID = 0x4F435456  # "OCTV"
@@ -81,8 +81,8 @@ MIGRATIONS: list[Callable[[Database], None]] = [_first_schema]
 def connect(folder: Path, *, write: bool) -> Database:
     """Open the catalog of an index folder, checked. write: create it or bring it up to date if need be.
 
-    Raises NotAnIndex where the file is no catalog of ours, FormatError where it is newer than this version of Octavo or
-    needs a writer to bring it up to date.
+    Raises NotAnIndex where the file is no catalog of ours, FormatError where it is newer than this version of Octavo,
+    OldFormat where it needs a writer to bring it up to date.
     """
     path = folder / FILE
     mode = "rwc" if write else "ro"
@@ -141,9 +141,9 @@ def _check_format(db: Database, path: Path, write: bool) -> None:
     if odd:
         raise NotAnIndex(f"{path}: holds {', '.join(sorted(odd))}, which Octavo does not write; it will not be opened")
     if version < len(MIGRATIONS) and not write:
-        raise FormatError(
-            f"{path}: format {version} is older than {len(MIGRATIONS)}; run octavo compact once to convert it"
-        )
+        if not schema:
+            raise NotAnIndex(f"{path}: an empty file; delete it and add again")
+        raise OldFormat(f"{path}: format {version} is older than {len(MIGRATIONS)}; open it where it can be written to")
     for step, migrate in enumerate(MIGRATIONS[version:], version + 1):
         with transaction(db):
             migrate(db)

@@ -27,7 +27,7 @@ from sqlite_utils import Database
 
 from index import candidates, catalog
 from index.codec import CODECS
-from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex
+from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex, OldFormat
 from index.failpoint import failpoint
 from index.snapshot import Snapshot, State
 from index.store import Layout, sync_folder
@@ -52,13 +52,19 @@ class Index:
     """An index folder. Safe to use from several threads; several processes may read while one writes."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Open an existing index. Raises NotAnIndex, FormatError, DamageError."""
+        """Open an existing index; one of an earlier format is brought up to date. Raises NotAnIndex, FormatError,
+        DamageError."""
         self.folder = Path(folder).absolute()
         if not (self.folder / catalog.FILE).is_file():
             raise NotAnIndex(f"{self.folder}: there is no index here; octavo add creates one")
         self._readers: list[Database] = []
         self._guard = threading.Lock()
         self._state: State | None = None
+        try:
+            catalog.connect(self.folder, write=False).close()
+        except OldFormat:
+            with lock(self.folder):
+                catalog.connect(self.folder, write=True).close()
         with self._reader() as db:
             stored = catalog.setting(db, "index")
         if stored is None:

@@ -19,6 +19,10 @@ class FormatError(OctavoError):
     """The index was written by another version, or by nobody who knows the format."""
 
 
+class OldFormat(FormatError):
+    """The index was written by an earlier version and is brought up to date by whoever can write to it."""
+
+
 class EncoderMismatch(OctavoError):
     """The encoder is not the one that filled the index: its vectors would not compare."""
 
