@@ -1,0 +1,169 @@
+"""The encoder in the box: it reads the page, then gives each piece of each word a vector that knows its context.
+
+Words come from the file's text layer where it is sane, else from the picture by OCR; multilingual-e5-small makes their
+pieces into states, a projection makes the states 128 wide, and each vector keeps the box of its word. A query's pieces
+weigh as much as they are rare. All of it is onnxruntime and numpy, on weights that lie beside this file.
+It does not see pictures: a photograph without words gives no tokens. What the reader cannot read: see `reader`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ingest.page import Page, PageTokens, Render, Words
+from retriever.encoders.box import layer
+from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
+from retriever.encoders.box.reader import Reader
+from retriever.encoders.box.states import POSITIONS, States
+from retriever.encoders.box.weights import FOLDER, Weights
+
+PASSAGE, QUERY = "passage:", "query:"
+PREPROCESSING = 1
+MOST_TOKENS = 4096
+LEAST_WEIGHT = 3.0
+FILES = (
+    "states.onnx",
+    "pieces.safetensors",
+    "projection.safetensors",
+    "detector.onnx",
+    "recogniser.onnx",
+    "characters.json",
+)
+
+
+class BoxEncoder:
+    """`octavo-box-1`, an `Encoder` (ingest/page.py). Loads the text model when it is made, the OCR nets at the first
+    page that needs them. May be shared between threads."""
+
+    name = "octavo-box-1"
+    dim = 128
+    single_dim = None
+    render = Render(150, 4_000_000)
+    batch_size = 4
+
+    def __init__(self, threads: int | None = None, weights: Path = FOLDER) -> None:
+        """threads: of onnxruntime, None for all cores this process may use; weights: the folder of the files.
+
+        Raises WeightsError where a file is missing or is not the one weights.json names.
+        """
+        self._threads = threads or _cores()
+        self._weights = Weights(weights)
+        tensors = self._weights.tensors("pieces.safetensors")
+        self._pieces = Pieces(tensors)
+        self._states = States(self._weights.read("states.onnx"), tensors["rows"], self._threads)
+        self._projection = self._weights.tensors("projection.safetensors")["projection"]
+        self._prompts = {prompt: [piece.id for piece in self._pieces.word(prompt)] for prompt in (PASSAGE, QUERY)}
+        self._opening = threading.Lock()
+        self.fingerprint: dict[str, Any] = {
+            "name": self.name,
+            "weights": {file: self._weights.digests.get(file, "") for file in FILES},
+            "prompts": [PASSAGE, QUERY],
+            "preprocessing": PREPROCESSING,
+            "dpi": self.render.dpi,
+            "max_pixels": self.render.max_pixels,
+        }
+
+    @cached_property
+    def _opened(self) -> Reader:
+        files = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "characters.json")]
+        return Reader(files[0], files[1], files[2], self._threads)
+
+    @property
+    def reader(self) -> Reader:
+        """The OCR nets, loaded now if they were not."""
+        with self._opening:
+            return self._opened
+
+    def encode_pages(self, pages: Sequence[Page]) -> list[PageTokens]:
+        """A page -> vectors (t, 128) of norm 1 and boxes (t, 4), t <= 4,096: the first pieces in reading order.
+
+        `words` are those read from the picture, None where the text layer was taken. A page without words: t = 0.
+        """
+        return [self._page(page) for page in pages]
+
+    def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """A text -> (m, 128); a row's norm is its weight: minus the log-probability of its piece, mean 1 a query.
+
+        Raises ValueError for a text without tokens, and for one of more than 512 pieces with its prompt.
+        """
+        return [self._query(text) for text in texts]
+
+    def query_tokens(self, texts: Sequence[str]) -> list[list[str]]:
+        """A text -> its m pieces as they read, aligned with `encode_queries`. Raises ValueError as that does."""
+        return [[piece.text for piece in self._query_pieces(text)] for text in texts]
+
+    def states(self, text: str) -> np.ndarray:
+        """The states (t, 384) of a passage before projection: what a projection is fitted on."""
+        ids = [piece.id for word in text.split() for piece in self._pieces.word(word)]
+        return self._states.of(self._prompts[PASSAGE], np.array(ids, np.int64))
+
+    def read(self, page: Page) -> Words | None:
+        """The words of the picture, or None where the page's own words are to be used (see `layer`)."""
+        lines, real = None, layer.real(page.words)
+        if layer.blank(page.image):
+            return None if real or not len(page.words) else Words()
+        if real:
+            if layer.on_ink(page.words, page.image) >= layer.INKED:
+                return None
+            lines = self.reader.lines(page.image)
+            if layer.on_lines(page.words, lines) >= layer.COVERED:
+                return None
+        found = self.reader.words(page.image, lines)
+        return found if not real or len(found.text) > len(page.words.text) else None
+
+    def _page(self, page: Page) -> PageTokens:
+        read = self.read(page)
+        words = page.words if read is None else read
+        ids: list[int] = []
+        boxes: list[np.ndarray] = []
+        corners = np.clip(np.nan_to_num(words.boxes), 0, 1)
+        for text, box in zip(words.texts, corners, strict=True):
+            pieces = self._pieces.word(text)[: MOST_TOKENS - len(ids)]
+            ids += [piece.id for piece in pieces]
+            boxes.append(piece_boxes(text, pieces, box))
+        vectors = self._vectors(PASSAGE, np.array(ids, np.int64))
+        places = np.concatenate(boxes) if boxes else np.zeros((0, 4), np.float32)
+        return PageTokens(vectors, places, read)
+
+    def _query_pieces(self, text: str) -> list[Piece]:
+        pieces = [piece for word in text.split() for piece in self._pieces.word(word)]
+        if not any(piece.text for piece in pieces):
+            raise ValueError(f"the query {text[:40]!r} holds no tokens; write at least one word")
+        room = POSITIONS - 2 - len(self._prompts[QUERY])
+        if len(pieces) > room:
+            raise ValueError(f"the query has {len(pieces)} pieces, at most {room} fit; shorten it")
+        return pieces
+
+    def _query(self, text: str) -> np.ndarray:
+        ids = np.array([piece.id for piece in self._query_pieces(text)], np.int64)
+        weights = np.where(ids == UNK, LEAST_WEIGHT, np.maximum(-self._pieces.scores[ids], LEAST_WEIGHT))
+        weights = weights / weights.mean()
+        return (self._vectors(QUERY, ids) * weights[:, None]).astype(np.float32)
+
+    def _vectors(self, prompt: str, ids: np.ndarray) -> np.ndarray:
+        if len(ids) == 0:
+            return np.zeros((0, self.dim), np.float32)
+        vectors = self._states.of(self._prompts[prompt], ids) @ self._projection
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def piece_boxes(word: str, pieces: Sequence[Piece], box: np.ndarray) -> np.ndarray:
+    """Boxes (p, 4) of the pieces of a word: the word's own, or in a script without spaces the part along its side."""
+    boxes = np.repeat(np.asarray(box, np.float32)[None], len(pieces), axis=0)
+    if len(pieces) > 1 and UNSPACED.search(word):
+        ends = np.array([(piece.start, piece.end) for piece in pieces], np.float32)
+        axis = int(box[3] - box[1] > 2 * (box[2] - box[0]))
+        start, length = box[axis], box[axis + 2] - box[axis]
+        boxes[:, axis], boxes[:, axis + 2] = start + ends[:, 0] * length, start + ends[:, 1] * length
+    return boxes
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,213 @@
+"""The encoder in the box: its vectors against the reference, its boxes, what it promises of queries and batches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.page import Encoder, Page, Words
+from retriever.encoders import load_encoder
+from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, BoxEncoder, piece_boxes
+from retriever.encoders.box.pieces import Piece
+from retriever.encoders.box.states import dequantise, spans
+from retriever.encoders.box.weights import FOLDER, WeightsError
+
+DATA = Path(__file__).parent / "data"
+WHITE = np.full((1650, 1275, 3), 255, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> BoxEncoder:
+    return BoxEncoder(threads=1)
+
+
+def page(text: str, image: np.ndarray = WHITE) -> Page:
+    """A page whose layer holds `text`, its words on lines of ten."""
+    words = text.split()
+    x, y = np.arange(len(words)) % 10 / 10, np.arange(len(words)) // 10 / 200 % 1
+    boxes = np.stack([x, y, x + 0.09, y + 0.004], axis=1).astype(np.float32)
+    return Page(1, image, Words(words, boxes), 612, 792)
+
+
+def test_it_is_the_default_encoder_and_fits_the_seam() -> None:
+    encoder = load_encoder()
+    assert isinstance(encoder, BoxEncoder) and isinstance(encoder, Encoder)
+    assert (encoder.name, encoder.dim, encoder.single_dim) == ("octavo-box-1", 128, None)
+    assert encoder.render == (150, 4_000_000)
+
+
+def test_states_and_pieces_are_those_of_the_reference(encoder: BoxEncoder) -> None:
+    """Golden: read_e5.py (torch, fp32, all pieces) on the same texts; see box_golden.json."""
+    golden = json.loads((DATA / "box_golden.json").read_text("utf-8"))
+    states = np.load(DATA / "box_golden.npz")
+    for i, text in enumerate(golden["texts"]):
+        pieces = [piece for word in text.split() for piece in encoder._pieces.word(word)]
+        assert [encoder._pieces.texts[piece.id] for piece in pieces] == golden["pieces"][i]
+        expected, found = states[f"states{i}"].astype(np.float32), encoder.states(text)
+        cosine = (expected * found).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(found, axis=1)
+        assert cosine.min() > 0.999
+
+
+def test_a_page_has_unit_vectors_and_a_box_a_piece(encoder: BoxEncoder) -> None:
+    (tokens,) = encoder.encode_pages([page("Net revenue grew in 2023")])
+    pieces = [piece for word in ["Net", "revenue", "grew", "in", "2023"] for piece in encoder._pieces.word(word)]
+    assert tokens.words is None and tokens.single is None
+    assert tokens.vectors.shape == (len(pieces), 128) and tokens.boxes.shape == (len(pieces), 4)
+    assert tokens.vectors.dtype == tokens.boxes.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(tokens.vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(tokens.boxes[0], [0, 0, 0.09, 0.004], atol=1e-6)
+    np.testing.assert_allclose(tokens.boxes[-1], [0.4, 0, 0.49, 0.004], atol=1e-6)
+
+
+def test_a_page_does_not_depend_on_what_shares_its_batch(encoder: BoxEncoder) -> None:
+    pages = [page("Dividends and buybacks " * n) for n in (1, 90, 400)] + [page("")]
+    together = encoder.encode_pages(pages)
+    for one, tokens in zip(pages, together, strict=True):
+        alone = encoder.encode_pages([one])[0]
+        np.testing.assert_allclose(alone.vectors, tokens.vectors, atol=1e-5)
+        np.testing.assert_array_equal(alone.boxes, tokens.boxes)
+
+
+def test_an_empty_page_has_no_tokens(encoder: BoxEncoder) -> None:
+    for image in (WHITE, np.zeros((1, 1, 3), np.uint8), np.zeros((3, 900, 3), np.uint8)):
+        (tokens,) = encoder.encode_pages([Page(1, image, Words(), 612, 792)])
+        assert tokens.vectors.shape == (0, 128) and tokens.boxes.shape == (0, 4)
+        assert tokens.words is None or len(tokens.words) == 0
+
+
+def test_a_page_stops_at_the_most_tokens(encoder: BoxEncoder) -> None:
+    (tokens,) = encoder.encode_pages([page("one two three " * 2000)])
+    assert len(tokens.vectors) == MOST_TOKENS
+    assert np.isfinite(tokens.vectors).all() and len(tokens.boxes) == len(tokens.vectors)
+
+
+def test_odd_text_stays_finite(encoder: BoxEncoder) -> None:
+    text = "\x00 \ufffd (cid:3) \U0001f600 สว\u0e31สด\u0e35 " + "a" * 5000 + " </s> \u200b \U000e0041 x"
+    (tokens,) = encoder.encode_pages([page(text + " and some plain words beside")])
+    assert len(tokens.vectors) > 5000 / 16
+    assert np.isfinite(tokens.vectors).all()
+
+
+def test_a_query_weighs_rare_pieces_more_with_mean_one(encoder: BoxEncoder) -> None:
+    (query,) = encoder.encode_queries(["the photovoltaic of the"])
+    weights = np.linalg.norm(query, axis=1)
+    (names,) = encoder.query_tokens(["the photovoltaic of the"])
+    assert len(names) == len(query) and "".join(names) == "thephotovoltaicofthe"
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+    assert weights[1:-2].min() > weights[0] > 0
+    pieces = encoder._query_pieces("the photovoltaic of the")
+    expected = np.maximum(-encoder._pieces.scores[[piece.id for piece in pieces]], LEAST_WEIGHT)
+    np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-4)
+
+
+def test_a_question_finds_its_passage_across_languages(encoder: BoxEncoder) -> None:
+    passages = ["The glacier lost two metres of ice in a year", "Revenue of the bakery rose by nine per cent",
+                "The violinist tuned her instrument before the concert"]  # fmt: skip
+    pages = [tokens.vectors for tokens in encoder.encode_pages([page(text) for text in passages])]
+    queries = ["Gletscher verliert Eis", "le chiffre d'affaires de la boulangerie", "concierto de violín"]
+    for i, query in enumerate(encoder.encode_queries(queries)):
+        assert np.argmax([(query @ vectors.T).max(1).sum() for vectors in pages]) == i
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t ", "\u200b", "\x07"])
+def test_a_query_without_tokens_is_an_error(encoder: BoxEncoder, text: str) -> None:
+    with pytest.raises(ValueError, match="holds no tokens"):
+        encoder.encode_queries([text])
+    with pytest.raises(ValueError, match="holds no tokens"):
+        encoder.query_tokens([text])
+
+
+def test_a_query_too_long_is_an_error_not_cut(encoder: BoxEncoder) -> None:
+    assert len(encoder.encode_queries(["word " * 500])[0]) == 500
+    with pytest.raises(ValueError, match=r"700 pieces, at most 50\d fit; shorten"):
+        encoder.encode_queries(["word " * 700])
+
+
+def test_pieces_of_unspaced_scripts_lie_along_their_run() -> None:
+    box = np.array([0.2, 0.4, 0.6, 0.5], np.float32)
+    pieces = [Piece(9, "日本", 0, 0.5), Piece(10, "の首", 0.5, 1)]
+    across = piece_boxes("日本の首", pieces, box)
+    np.testing.assert_allclose(across, [[0.2, 0.4, 0.4, 0.5], [0.4, 0.4, 0.6, 0.5]], atol=1e-6)
+    down = piece_boxes("日本の首", pieces, box[[1, 0, 3, 2]])
+    np.testing.assert_allclose(down, [[0.4, 0.2, 0.5, 0.4], [0.4, 0.4, 0.5, 0.6]], atol=1e-6)
+    spaced = piece_boxes("abcd", [Piece(9, "ab", 0, 0.5), Piece(10, "cd", 0.5, 1)], box)
+    np.testing.assert_array_equal(spaced, [box, box])
+
+
+def test_windows_cover_all_pieces_with_overlap() -> None:
+    assert spans(1) == [(0, 1)] and spans(500) == [(0, 500)]
+    for n in (501, 505, 900, 901, 1999, 4096):
+        windows = spans(n)
+        assert windows[0][0] == 0 and windows[-1][1] == n
+        assert max(end - start for start, end in windows) <= 500
+        assert min(a[1] - b[0] for a, b in zip(windows, windows[1:], strict=False)) >= 99
+
+
+def test_rows_are_dequantised_as_the_format_says() -> None:
+    row = np.zeros((1, 1, 18), np.uint8)
+    row[0, 0, :2] = np.frombuffer(np.float16(0.5).tobytes(), np.uint8)
+    row[0, 0, 2:] = 0x88
+    row[0, 0, 2] = 0x3F
+    values = dequantise(row)[0]
+    assert values[0] == 3.5 and values[16] == -2.5 and np.count_nonzero(values) == 2
+
+
+def test_the_fingerprint_names_what_changes_a_vector(encoder: BoxEncoder) -> None:
+    assert json.loads(json.dumps(encoder.fingerprint)) == encoder.fingerprint
+    assert encoder.fingerprint["name"] == "octavo-box-1" and encoder.fingerprint["dpi"] == 150
+    assert all(len(digest) == 64 for digest in encoder.fingerprint["weights"].values())
+
+
+@pytest.mark.parametrize("name", ["pieces.safetensors", "projection.safetensors", "states.onnx", "detector.onnx"])
+def test_damaged_weights_are_named(tmp_path: Path, name: str) -> None:
+    for path in [*FOLDER.glob("*.onnx"), *FOLDER.glob("*.safetensors"), *FOLDER.glob("*.json")]:
+        (tmp_path / path.name).symlink_to(path)
+    data = bytearray((FOLDER / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(WeightsError, match=rf"{name}: found sha256 .* expected .*reinstall"):
+        _ = BoxEncoder(weights=tmp_path, threads=1).reader
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"weights\.json.*reinstall"):
+        BoxEncoder(weights=tmp_path)
+    shutil.copy(FOLDER / "weights.json", tmp_path)
+    with pytest.raises(WeightsError, match=r"pieces\.safetensors is missing"):
+        BoxEncoder(weights=tmp_path)
+
+
+def test_all_weights_stay_under_45_megabytes() -> None:
+    names = json.loads((FOLDER / "weights.json").read_text("utf-8"))["files"]
+    assert sum((FOLDER / name).stat().st_size for name in names) < 45_000_000
+
+
+def test_a_fresh_process_answers_soon_and_imports_no_torch() -> None:
+    """One query and one OCR page; the time is a generous bound (0.3 s on an idle core)."""
+    program = """
+import sys, time
+start = time.perf_counter()
+from retriever.encoders import load_encoder
+encoder = load_encoder()
+encoder.encode_queries(["net revenue by region"])
+seconds = time.perf_counter() - start
+loaded = "_opened" in vars(encoder)
+import numpy as np
+from ingest.page import Page, Words
+image = np.full((400, 400, 3), 255, np.uint8)
+image[100:120, 50:300] = 0
+encoder.encode_pages([Page(1, image, Words(), 192, 192)])
+heavy = [name for name in ("torch", "transformers", "scipy", "cv2", "onnx") if name in sys.modules]
+sys.stdout.write(repr((seconds, loaded, heavy)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    seconds, loaded, heavy = eval(done.stdout)  # noqa: S307 - a literal printed above
+    assert heavy == [] and loaded is False
+    assert seconds < 5

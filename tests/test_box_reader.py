@@ -1,0 +1,200 @@
+"""The reader of the box: words, boxes and order of rendered and scanned pages; when the text layer is believed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.page import Page, Words
+from retriever.encoders.box import BoxEncoder, layer
+from retriever.encoders.box.order import reading_order
+from retriever.encoders.box.reader import components, ctc
+
+ROOT = Path(__file__).parents[1]
+SCANS = [ROOT / "samples" / "scanned-NTSB-report.pdf", ROOT.parent / "shared/data/samples/scanned-NTSB-report.pdf"]
+LEFT = (
+    "The board met on Tuesday to review the annual budget. Costs of energy rose by twelve per cent while the number of "
+    "visitors fell. The treasurer proposed to close the eastern hall during winter and to sell two of the older buses."
+)
+RIGHT = (
+    "Members of the garden club planted forty apple trees behind the school. Volunteers will water them every second "
+    "evening until autumn. Anyone who owns a wheelbarrow is kindly asked to bring it along on Saturday morning."
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> BoxEncoder:
+    return BoxEncoder(threads=1)
+
+
+def rendered(columns: list[str], size: float = 11) -> Page:
+    """A US letter page at 150 dpi with its true words; `columns` of text side by side."""
+    import pymupdf
+
+    document = pymupdf.open()
+    sheet = document.new_page(width=612, height=792)
+    width = 500 / len(columns)
+    for i, text in enumerate(columns):
+        box = pymupdf.Rect(56 + i * width, 72, 56 + (i + 1) * width - 18, 700)
+        assert sheet.insert_textbox(box, text, fontsize=size, fontname="tiro") > 0
+    pixels = sheet.get_pixmap(dpi=150)
+    image = np.frombuffer(pixels.samples, np.uint8).reshape(pixels.height, pixels.width, 3).copy()
+    found = sheet.get_text("words")
+    boxes = np.array([word[:4] for word in found], np.float32) / np.array([612, 792] * 2, np.float32)
+    return Page(1, image, Words([word[4] for word in found], boxes), 612, 792)
+
+
+def scan(page: Page, words: Words | None = None) -> Page:
+    return Page(1, page.image, words or Words(), page.width, page.height)
+
+
+def recall(true: list[str], read: list[str]) -> float:
+    return sum((Counter(true) & Counter(read)).values()) / len(true)
+
+
+def test_a_page_without_a_layer_is_read_in_order(encoder: BoxEncoder) -> None:
+    (tokens,) = encoder.encode_pages([scan(rendered([LEFT + " " + RIGHT]))])
+    assert tokens.words is not None
+    assert recall((LEFT + " " + RIGHT).split(), list(tokens.words.texts)) >= 0.95
+    assert tokens.words.text[:40] == LEFT[:40]
+    assert len(tokens.vectors) > 80 and np.isfinite(tokens.vectors).all()
+
+
+def test_two_columns_are_read_one_after_the_other(encoder: BoxEncoder) -> None:
+    words = encoder.read(scan(rendered([LEFT * 2, RIGHT * 2])))
+    assert words is not None
+    text = words.text
+    assert recall((LEFT * 2 + " " + RIGHT * 2).split(), text.split()) >= 0.95
+    assert "".join(text.split()).startswith("".join(LEFT.split())[:150])
+
+
+def test_words_lie_where_they_are_printed(encoder: BoxEncoder) -> None:
+    page = rendered([LEFT])
+    (tokens,) = encoder.encode_pages([scan(page)])
+    assert tokens.words is not None
+    once = {w for w, n in Counter(page.words.texts).items() if n == 1}
+    true = {w: box for w, box in zip(page.words.texts, page.words.boxes, strict=True) if w in once}
+    overlaps = []
+    for word, box in zip(tokens.words.texts, tokens.words.boxes, strict=True):
+        if word in true:
+            inner = min(box[2], true[word][2]) - max(box[0], true[word][0])
+            overlaps.append(inner / (max(box[2], true[word][2]) - min(box[0], true[word][0])))
+            assert box[1] < true[word][[1, 3]].mean() < box[3]
+    assert len(overlaps) > 15 and np.min(overlaps) > 0.6 and np.mean(overlaps) > 0.8
+    inside = [any((token >= box - 1e-6)[:2].all() and (token <= box + 1e-6)[2:].all() for box in tokens.words.boxes)
+              for token in tokens.boxes]  # fmt: skip
+    assert all(inside)
+
+
+def test_the_scanned_sample_is_read(encoder: BoxEncoder) -> None:
+    path = next((path for path in SCANS if path.exists()), None)
+    if path is None:
+        pytest.skip("scanned-NTSB-report.pdf is not there")
+    import pymupdf
+
+    pixels = pymupdf.open(path)[0].get_pixmap(dpi=150, alpha=False)
+    image = np.frombuffer(pixels.samples, np.uint8).reshape(pixels.height, pixels.width, 3).copy()
+    words = encoder.read(Page(1, image, Words(), 612, 792))
+    assert words is not None
+    for phrase in ("National Transportation Safety Board", "Wausau", "Cessna", "12/08/2007"):
+        assert phrase in words.text
+
+
+def test_a_sane_layer_is_taken_and_the_nets_stay_shut() -> None:
+    encoder = BoxEncoder(threads=1)
+    (tokens,) = encoder.encode_pages([rendered([LEFT])])
+    assert tokens.words is None and "_opened" not in vars(encoder)
+
+
+def test_a_scan_under_a_stamped_header_is_read(encoder: BoxEncoder) -> None:
+    page = rendered([LEFT + " " + RIGHT])
+    stamp = Words(["Page", "7"], np.array([[0.1, 0.01, 0.2, 0.03], [0.21, 0.01, 0.23, 0.03]], np.float32))
+    words = encoder.read(scan(page, stamp))
+    assert words is not None and recall(LEFT.split(), list(words.texts)) >= 0.95
+
+
+@pytest.mark.parametrize("soup", ["\ufffd\ufffd", "\ue001\ue002\ue003", "(cid:12)(cid:7)(cid:88)", "\x01\x02\x03"])
+def test_a_layer_of_no_real_characters_is_not_believed(encoder: BoxEncoder, soup: str) -> None:
+    page = rendered([LEFT])
+    bad = Words([soup] * len(page.words), page.words.boxes)
+    assert not layer.real(bad)
+    words = encoder.read(scan(page, bad))
+    assert words is not None and recall(LEFT.split(), list(words.texts)) >= 0.95
+
+
+def test_a_photograph_with_a_caption_keeps_its_caption(encoder: BoxEncoder) -> None:
+    page = rendered([LEFT])
+    image = page.image.copy()
+    y, x = np.mgrid[:900, :1100]
+    image[650:1550, 80:1180] = (127 + 100 * np.sin(x / 90) * np.cos(y / 70))[..., None]
+    assert layer.on_ink(page.words, image) < layer.INKED
+    assert encoder.read(Page(1, image, page.words, 612, 792)) is None
+
+
+def test_a_layer_that_says_more_than_the_picture_stays(encoder: BoxEncoder) -> None:
+    page = rendered(["Scrambled"])
+    many = Words(["word"] * 300, np.tile(np.array([[0.8, 0.8, 0.9, 0.81]], np.float32), (300, 1)))
+    assert encoder.read(scan(page, many)) is None
+
+
+def test_real_characters_of_all_scripts_are_real() -> None:
+    for text in (
+        "revenue",
+        "доход",
+        "收入",
+        "عربي",
+        "€1,234.50",
+    ):
+        assert layer.real(Words([text], np.zeros((1, 4), np.float32)))
+    assert not layer.real(Words())
+
+
+def test_components_are_those_of_a_flood_fill() -> None:
+    mask = np.random.default_rng(0).random((60, 80)) < 0.55
+    expected, seen = [], np.zeros_like(mask)
+    for y, x in zip(*np.nonzero(mask), strict=True):
+        if not seen[y, x]:
+            seen[y, x], stack, cells = True, [(y, x)], []
+            while stack:
+                i, j = stack.pop()
+                cells.append((i, j))
+                for a, b in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
+                    if 0 <= a < 60 and 0 <= b < 80 and mask[a, b] and not seen[a, b]:
+                        seen[a, b] = True
+                        stack.append((a, b))
+            rows, columns = zip(*cells, strict=True)
+            expected.append((min(columns), min(rows), max(columns) + 1, max(rows) + 1))
+    assert sorted(map(tuple, components(mask).tolist())) == sorted(expected)
+    assert components(np.zeros((4, 4), bool)).shape == (0, 4)
+
+
+def test_a_table_is_read_row_by_row() -> None:
+    cells = [[c * 100, r * 20, c * 100 + 40, r * 20 + 10] for r in range(8) for c in range(5)]
+    shuffled = np.random.default_rng(1).permutation(len(cells))
+    order = reading_order(np.array(cells, float)[shuffled])
+    assert shuffled[order].tolist() == list(range(len(cells)))
+
+
+def test_a_title_over_columns_comes_first_and_a_footer_last() -> None:
+    lines = [[50, 0, 550, 20]]
+    lines += [[50 + c * 260, 40 + r * 20, 290 + c * 260, 52 + r * 20] for c in range(2) for r in range(9)]
+    lines += [[60, 300, 540, 312]]
+    shuffled = np.random.default_rng(2).permutation(len(lines))
+    order = reading_order(np.array(lines, float)[shuffled])
+    assert shuffled[order].tolist() == list(range(len(lines)))
+    assert reading_order(np.zeros((0, 4))) == []
+
+
+def test_ctc_cuts_words_at_spaces_and_places_them() -> None:
+    characters = ["", "a", "b", " "]
+    best = [0, 1, 1, 0, 1, 0, 3, 0, 2, 2, 0, 0]
+    steps = np.full((len(best), 4), 0.01)
+    steps[np.arange(len(best)), best] = 0.97
+    read = ctc(steps, characters)
+    assert read.text == "aa b" and read.confidence == pytest.approx(0.97)
+    assert [word for word, _, _ in read.words] == ["aa", "b"]
+    (_, a0, a1), (_, b0, b1) = read.words
+    np.testing.assert_allclose(np.array([a0, a1, b0, b1]) * 12, [2 - 1.25, 5.5, 7.75, 9 + 1.25])
