@@ -127,6 +127,13 @@ class Model(RuleBasedStateMachine):
         for name in [name for name in self.pages if name not in self.visible]:
             self._forget(name)  # no file of theirs is on the disk
 
+    @precondition(lambda self: len(self.visible) > 1)
+    @rule(data=st.data())
+    def delete_and_compact(self, data: st.DataObject) -> None:
+        """Blocks that live are moved, which `compact` alone seldom comes to."""
+        self.delete(data)
+        self.compact(purge=True)
+
     @rule()
     def rebuild(self) -> None:
         upkeep.rebuild(self.index)
