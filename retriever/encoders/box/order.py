@@ -1,7 +1,8 @@
 """The order in which a person would read the lines of a page: columns of text one after the other, tables row by row.
 
-A gutter that few lines cross, with lines of running text on both sides, makes columns; the lines that cross it divide
-the page into bands. Without such a gutter, lines of about one height are a row, read from left to right.
+A gutter that few lines cross makes columns where running text stands on both sides, or on one while the other's lines
+are not level with it; the lines that cross it divide the page into bands. Without such a gutter, lines of about one
+height are a row, read from left to right.
 It knows boxes only: no language is right to left here, and no line is turned.
 """
 
@@ -13,6 +14,8 @@ _CROSSING = 0.3
 _FILLED = 0.6
 _RUNNING = 6.0
 _LINES = 3
+_LEVEL = 0.25
+_ALIGNED = 0.7
 
 
 def reading_order(boxes: np.ndarray) -> list[int]:
@@ -54,13 +57,24 @@ def _gutter(boxes: np.ndarray) -> float | None:
     free = np.flatnonzero(crossed == crossed.min())
     runs = np.split(free, np.flatnonzero(np.diff(free) > 1) + 1)
     x = float(places[max(runs, key=len)].mean())
-    for side in (boxes[boxes[:, 2] <= x], boxes[boxes[:, 0] >= x]):
-        if len(side) < _LINES:
-            return None
-        width, height = np.median(side[:, 2] - side[:, 0]), np.median(side[:, 3] - side[:, 1])
-        if width < _FILLED * (side[:, 2].max() - side[:, 0].min()) or width < _RUNNING * height:
-            return None
-    return x
+    sides = boxes[boxes[:, 2] <= x], boxes[boxes[:, 0] >= x]
+    running = [_running(side) for side in sides]
+    return x if all(running) or (any(running) and min(map(len, sides)) >= _LINES and _apart(*sides)) else None
+
+
+def _running(side: np.ndarray) -> bool:
+    """Whether these are lines of running text: some, long for their height, most of them filling the side."""
+    if len(side) < _LINES:
+        return False
+    width, height = np.median(side[:, 2] - side[:, 0]), np.median(side[:, 3] - side[:, 1])
+    return bool(width >= _FILLED * (side[:, 2].max() - side[:, 0].min()) and width >= _RUNNING * height)
+
+
+def _apart(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether the right side's lines stand beside none of the left's: not the numbers of a table after its labels."""
+    centres = [(side[:, 1] + side[:, 3]) / 2 for side in (left, right)]
+    nearest = np.abs(centres[1][:, None] - centres[0]).min(1)
+    return bool((nearest < _LEVEL * np.median(right[:, 3] - right[:, 1])).mean() < _ALIGNED)
 
 
 def _rows(boxes: np.ndarray, which: np.ndarray) -> list[int]:
