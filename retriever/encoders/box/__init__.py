@@ -1,8 +1,9 @@
 """The encoder in the box: it reads the page, then gives each piece of each word a vector that knows its context.
 
 Words come from the file's text layer where it is sane, else from the picture by OCR; multilingual-e5-small makes their
-pieces into states, a projection makes the states 128 wide, and each vector keeps the box of its word. A query's pieces
-weigh as much as they are rare. All of it is onnxruntime and numpy, on weights that lie beside this file.
+pieces into states, a projection makes the states 128 wide, and each vector keeps the box of its word. Punctuation is
+read but gets no vectors (an eighth of a page, which no question set misses: benchmarks/LOG.md). A query's pieces weigh
+as much as they are rare. All of it is onnxruntime and numpy, on weights that lie beside this file.
 It does not see pictures: a photograph without words gives no tokens. What the reader cannot read: see `reader`.
 """
 
@@ -97,7 +98,8 @@ class BoxEncoder:
 
     def query_tokens(self, texts: Sequence[str]) -> list[list[str]]:
         """A text -> its m pieces as they read, aligned with `encode_queries`. Raises ValueError as that does."""
-        return [[piece.text for piece in self._query_pieces(text)] for text in texts]
+        asked = [self._query_pieces(text) for text in texts]
+        return [[pieces[place].text for place in _telling(pieces)] for pieces in asked]
 
     def states(self, text: str) -> np.ndarray:
         """The states (t, 384) of a passage before projection: what a projection is fitted on."""
@@ -121,16 +123,16 @@ class BoxEncoder:
     def _page(self, page: Page) -> PageTokens:
         read = self.read(page)
         words = page.words if read is None else read
-        ids: list[int] = []
+        taken: list[Piece] = []
         boxes: list[np.ndarray] = []
         corners = np.clip(np.nan_to_num(words.boxes), 0, 1)
         for text, box in zip(words.texts, corners, strict=True):
-            pieces = self._pieces.word(text)[: MOST_TOKENS - len(ids)]
-            ids += [piece.id for piece in pieces]
+            pieces = self._pieces.word(text)[: MOST_TOKENS - len(taken)]
+            taken += pieces
             boxes.append(piece_boxes(text, pieces, box))
-        vectors = self._vectors(PASSAGE, np.array(ids, np.int64))
-        places = np.concatenate(boxes) if boxes else np.zeros((0, 4), np.float32)
-        return PageTokens(vectors, places, read)
+        kept = np.array([piece.says for piece in taken], bool)
+        vectors = self._vectors(PASSAGE, np.array([piece.id for piece in taken], np.int64))[kept]
+        return PageTokens(vectors, np.concatenate(boxes)[kept] if boxes else np.zeros((0, 4), np.float32), read)
 
     def _query_pieces(self, text: str) -> list[Piece]:
         pieces = [piece for word in text.split() for piece in self._pieces.word(word)]
@@ -142,16 +144,22 @@ class BoxEncoder:
         return pieces
 
     def _query(self, text: str) -> np.ndarray:
-        ids = np.array([piece.id for piece in self._query_pieces(text)], np.int64)
-        weights = np.where(ids == UNK, LEAST_WEIGHT, np.maximum(-self._pieces.scores[ids], LEAST_WEIGHT))
-        weights = weights / weights.mean()
-        return (self._vectors(QUERY, ids) * weights[:, None]).astype(np.float32)
+        pieces = self._query_pieces(text)
+        ids, kept = np.array([piece.id for piece in pieces], np.int64), _telling(pieces)
+        weights = np.where(ids == UNK, LEAST_WEIGHT, np.maximum(-self._pieces.scores[ids], LEAST_WEIGHT))[kept]
+        return (self._vectors(QUERY, ids)[kept] * (weights / weights.mean())[:, None]).astype(np.float32)
 
     def _vectors(self, prompt: str, ids: np.ndarray) -> np.ndarray:
         if len(ids) == 0:
             return np.zeros((0, self.dim), np.float32)
         vectors = self._states.of(self._prompts[prompt], ids) @ self._projection
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _telling(pieces: Sequence[Piece]) -> list[int]:
+    """Places of the pieces of a query that say something; of all, where none does."""
+    places = [place for place, piece in enumerate(pieces) if piece.says]
+    return places or list(range(len(pieces)))
 
 
 def piece_boxes(word: str, pieces: Sequence[Piece], box: np.ndarray) -> np.ndarray:

@@ -36,6 +36,11 @@ class Piece(NamedTuple):
     start: float
     end: float
 
+    @property
+    def says(self) -> bool:
+        """Whether it has a letter or digit; what has none is context for the others and gets no vector of its own."""
+        return any(map(str.isalnum, self.text))
+
 
 class Pieces:
     """The tokenizer. scores: (n,) float32 log-probabilities by id; ids 0..3 are <s>, <pad>, </s>, <unk>."""
