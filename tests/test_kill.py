@@ -145,27 +145,27 @@ def test_killed_at_a_point(tmp_path: Path, states: list[Any], words: list[Any], 
 def test_killed_three_times_in_a_row(tmp_path: Path, states: list[Any], words: list[Any]) -> None:
     rng = random.Random(3)
     kills = 0
-    for number in range(5):
+    for number in range(8):
         folder, at = tmp_path / str(number), 0
         for _ in range(3):
             done, code = run(folder, at, {rng.choice(POINTS): rng.randint(1, 2) for _ in range(4)})
             kills += code != 0
             at = resume(folder, states, done)
         finish(folder, states, at, words)
-    assert kills >= 12
+    assert kills >= 18
 
 
 def test_killed_at_any_time(tmp_path: Path, states: list[Any], words: list[Any]) -> None:
     rng = random.Random(5)
     kills = 0
-    for number in range(4):
+    for number in range(6):
         folder, at = tmp_path / str(number), 0
-        while at < len(STEPS) and kills < 40:
-            done, code = run(folder, at, {}, seconds=rng.uniform(0.01, 0.25))
+        for _ in range(4):
+            done, code = run(folder, at, {}, seconds=rng.uniform(0.01, 0.15))
             kills += code != 0
             at = resume(folder, states, done)
         finish(folder, states, at, words)
-    assert kills >= 10
+    assert kills >= 6  # of 24; the faster the machine, the more lives end by themselves
 
 
 def test_the_environment_arms_a_point(tmp_path: Path) -> None:
