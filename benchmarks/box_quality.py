@@ -163,11 +163,10 @@ def main() -> None:
         for kind, row in table[name].items():
             sys.stdout.write(f"{name} {kind} {json.dumps(row)}\n")
         sys.stdout.flush()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-    given.out.write_text(
-        json.dumps({**machine, "seed": 0, "sets": table}, indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
+        saved = {**machine, "seed": 0, "sets": table}
+        given.out.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
