@@ -238,7 +238,8 @@ def test_a_reader_that_goes_away_is_no_error(index):
 def test_a_terminal_gets_colour_unless_it_asks_for_none(index):
     def shown(**extra):
         main, side = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **extra}
+        plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+        environment = {**plain, "TERM": "xterm-256color", "COLUMNS": "100", **extra}
         command = [OCTAVO, "search", "turbine blade", "-k", "1", "--index", index]
         process = subprocess.Popen(command, stdout=side, stderr=side, env=environment)
         os.close(side)
