@@ -3,6 +3,6 @@
 from index.directory import Index, Settings
 from index.errors import OctavoError
 from index.ragged import Codes, Ragged
-from index.writer import Origin, PageRecord
+from index.records import Origin, PageRecord
 
 __all__ = ["Codes", "Index", "OctavoError", "Origin", "PageRecord", "Ragged", "Settings"]

@@ -262,6 +262,12 @@ def set_path(db: Database, path: str, document: int, size: int, mtime_ns: int) -
     insert(db, "paths", row, replace=True)
 
 
+def paths(db: Database, document: int) -> list[str]:
+    """Where a document's content lies."""
+    sql = "SELECT path FROM paths WHERE document = ? ORDER BY path"
+    return [row["path"] for row in rows(db, sql, [document])]
+
+
 def as_text(value: object) -> bytes:
     """A path as bytes, which need not be UTF-8; bind it to `CAST(? AS TEXT)`."""
     return str(value).encode("utf-8", "surrogateescape")

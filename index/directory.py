@@ -2,7 +2,7 @@
 
     LOCK              flock of the writer, with who holds it
     catalog.sqlite3   what exists (index.catalog); its transactions are the only commit point
-    shards/*.tok      token vectors (index.store)
+    shards/*.tok      token vectors (index.store, index.blocks)
     cache/            pooled vectors for FAISS (index.candidates); may be deleted at any time
 
 Settings (dimension, codec, candidates, the encoder's fingerprint) are written once, at creation, and read ever after.
@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from index import candidates, catalog
+from index.blocks import Layout
 from index.codec import CODECS
 from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex, OldFormat
 from index.failpoint import failpoint
 from index.snapshot import Snapshot, State
-from index.store import Layout, sync_folder
+from index.store import sync_folder
 from index.writer import Writer
 
 logger = logging.getLogger("octavo.index")

@@ -17,10 +17,11 @@ import numpy as np
 from sqlite_utils import Database
 
 from index import candidates, catalog, text
+from index.blocks import Extent, Layout
 from index.codec import CODECS
 from index.errors import DamageError
 from index.ragged import Codes, offsets_of
-from index.store import Extent, Layout, Shards, shard_path
+from index.store import Shards, shard_path
 from index.where import compile_where
 
 logger = logging.getLogger("octavo.index")

@@ -1,86 +1,25 @@
 """The token store: append-only shard files, written with pwrite and read through memory maps.
 
-A shard is a 64-byte header and then one block a page: a 64-byte header, the codes, the scales, the pooled vector, zeros
-up to a multiple of 64. A block exists once the catalog names it: the writer syncs blocks, the catalog commits them
-after, and what lies beyond the committed end is cut off by the next writer. Nothing is ever changed in place or
-written through a map, and a map never reaches past the committed end. Not here: which page is where (catalog).
+A block exists once the catalog names it: the writer syncs blocks, the catalog commits them after, and what lies beyond
+the committed end is cut off by the next writer. Nothing is ever changed in place or written through a map, and a map
+never reaches past the committed end. Not here: what a block looks like (index.blocks), which page is where (catalog).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from index.codec import CODECS, encode
-from index.errors import DamageError, DiskFull, FormatError
+from index.blocks import ALIGN, Block, Extent, Layout
+from index.codec import CODECS
+from index.errors import DamageError, DiskFull
 from index.failpoint import failpoint
 
 SHARD_BYTES = 1 << 30  # a shard that has reached this is left as it is and the next one begun
-ALIGN = 64
-_SHARD = struct.Struct("<8sII8sQ16s12xI")  # magic, format, dim, codec, shard, index, CRC of what is before
-_BLOCK = struct.Struct("<4sIQIIQI24xI")  # magic, format, page, tokens, pooled dim, payload bytes, payload CRC, CRC
-_MAGIC, _PAGE, _FORMAT = b"OCTAVO\r\n", b"PAGE", 1
-
-
-class Extent(NamedTuple):
-    """Where a page's block lies: shard, offset of the block in bytes, tokens, CRC-32 of its payload."""
-
-    shard: int
-    offset: int
-    tokens: int
-    crc: int
-
-
-class Block(NamedTuple):
-    """A page ready to be written: tokens, CRC-32 of the payload, and all bytes of the block."""
-
-    tokens: int
-    crc: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What every block of an index looks like. index: 16 bytes that name it; single_dim: D of the pooled vector."""
-
-    index: bytes
-    dim: int
-    codec: str
-    single_dim: int
-
-    def payload_bytes(self, tokens: int) -> int:
-        """Bytes of codes, scales and pooled vector of a page."""
-        scales = 2 * tokens if self.codec == "int8" else 0
-        return tokens * self.dim * CODECS[self.codec].itemsize + scales + 2 * self.single_dim
-
-    def block_bytes(self, tokens: int) -> int:
-        """Bytes of a whole block, headers and padding included."""
-        return -(-(ALIGN + self.payload_bytes(tokens)) // ALIGN) * ALIGN
-
-    def block(self, page: int, vectors: np.ndarray, pooled: np.ndarray) -> Block:
-        """A page's (t, d) vectors and (D,) pooled vector -> its block. Raises ValueError for what is not finite."""
-        codes, scales = encode(vectors, self.codec)
-        with np.errstate(over="ignore"):
-            half = np.asarray(pooled, np.float32).astype("<f2")
-        if half.shape != (self.single_dim,) or not np.isfinite(half).all():
-            raise ValueError(f"pooled vector must be ({self.single_dim},), finite and within half precision")
-        payload = codes.tobytes() + (b"" if scales is None else scales.tobytes()) + half.tobytes()
-        crc = zlib.crc32(payload)
-        header = _BLOCK.pack(_PAGE, _FORMAT, page, len(vectors), self.single_dim, len(payload), crc, 0)
-        block = _sealed(header) + payload
-        return Block(len(vectors), crc, block + bytes(-len(block) % ALIGN))
-
-
-def _sealed(header: bytes) -> bytes:
-    return header[:-4] + struct.pack("<I", zlib.crc32(header[:-4]))
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -148,9 +87,7 @@ class ShardWriter:
         path = shard_path(self.folder, shard)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         if shard not in self.ends:
-            layout = self.layout
-            header = _SHARD.pack(_MAGIC, _FORMAT, layout.dim, layout.codec.encode(), shard, layout.index, 0)
-            _write_all(descriptor, _sealed(header), 0)
+            _write_all(descriptor, self.layout.shard_header(shard), 0)
             os.fsync(descriptor)
             sync_folder(path.parent)
             self.ends[shard] = ALIGN
@@ -254,31 +191,10 @@ class Shards:
         """Raise DamageError unless header, payload and padding of a block are what was written."""
         view = memoryview(self.data(extent.shard))
         begin, end = self._bounds(page, extent)
-        path, payload_bytes = shard_path(self.folder, extent.shard), self.layout.payload_bytes(extent.tokens)
-        expected = _BLOCK.pack(
-            _PAGE, _FORMAT, page, extent.tokens, self.layout.single_dim, payload_bytes, extent.crc, 0
-        )
-        payload = view[begin + ALIGN : begin + ALIGN + payload_bytes]
-        if view[begin : begin + ALIGN] != _sealed(expected):
-            raise DamageError(f"{path}: the block header at offset {begin} is not what was written")
-        if zlib.crc32(payload) != extent.crc:
-            raise DamageError(f"{path}: the vectors at offset {begin + ALIGN} are not what was written")
-        if any(view[begin + ALIGN + payload_bytes : end]):
-            raise DamageError(f"{path}: the padding at offset {begin + ALIGN + payload_bytes} is not zero")
-
-
-def walk_block(data: memoryview, offset: int) -> int:
-    """Bytes of the block at an offset, going by its own header; 0 where it is not whole."""
-    header = bytes(data[offset : offset + ALIGN])
-    if len(header) < ALIGN:
-        return 0
-    magic, _, _, _, _, payload_bytes, payload_crc, crc = _BLOCK.unpack(header)
-    if magic != _PAGE or crc != zlib.crc32(header[:-4]):
-        return 0
-    end = offset + ALIGN + payload_bytes
-    padded = -(-end // ALIGN) * ALIGN
-    whole = padded <= len(data) and zlib.crc32(data[offset + ALIGN : end]) == payload_crc and not any(data[end:padded])
-    return padded - offset if whole else 0
+        wrong = self.layout.check_block(view[begin:end], page, extent)
+        if wrong is not None:
+            path = shard_path(self.folder, extent.shard)
+            raise DamageError(f"{path}: {wrong[1].format(begin + wrong[0])}")
 
 
 def _map(path: Path, layout: Layout, shard: int, end: int) -> mmap.mmap:
@@ -288,14 +204,7 @@ def _map(path: Path, layout: Layout, shard: int, end: int) -> mmap.mmap:
         if size < max(end, ALIGN):
             raise _cut_short(path, size, end)
         data = mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ)
-    header = data[:ALIGN]
-    magic, version, dim, codec, number, index, crc = _SHARD.unpack(header)
-    if crc != zlib.crc32(header[:-4]) or magic != _MAGIC:
-        raise DamageError(f"{path}: the header at offset 0 is damaged; restore the file, or run octavo check")
-    if version > _FORMAT:
-        raise FormatError(f"{path}: shard format {version}, this Octavo reads up to {_FORMAT}; install a newer one")
-    if (dim, codec.rstrip(b"\0"), number, index) != (layout.dim, layout.codec.encode(), shard, layout.index):
-        raise DamageError(f"{path}: belongs to another index, or another place in this one; restore the right file")
+    layout.check_shard(data[:ALIGN], shard, path)
     return data
 
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from index import candidates, catalog
+from index import candidates, catalog, lane
+from index.blocks import ALIGN, Extent, walk_block
 from index.directory import Index
 from index.errors import DamageError, FormatError, OctavoError
 from index.failpoint import failpoint
 from index.snapshot import Snapshot
-from index.store import ALIGN, Extent, shard_path, sync_folder, walk_block
+from index.store import shard_path, sync_folder
 from index.writer import PENDING, Writer
 
 WORTH_IT = 0.1  # a shard is rewritten when this share of it is dead; with purge, when anything is
@@ -197,7 +198,7 @@ def rebuild(index: Index) -> dict[str, Any]:
         with catalog.transaction(writer.db):
             catalog.new_search(writer.db)
             documents = list(catalog.rows(writer.db, "SELECT * FROM documents ORDER BY id"))
-            pages = sum(writer.index_document(row) for row in documents)
+            pages = sum(lane.put_document(writer.db, row) for row in documents)
             writer.next_generation()
         failpoint("rebuilt")
         (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)

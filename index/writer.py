@@ -9,50 +9,23 @@ and a reader never sees half a document. Not here: reading (index.snapshot), com
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sqlite_utils import Database
 
-from index import catalog, text
+from index import catalog, lane
+from index.blocks import Block, Extent, Layout
 from index.failpoint import failpoint
 from index.pooling import pool_mean
-from index.store import Layout, ShardWriter, shard_files, sync_folder
+from index.records import Origin, PageRecord, as_json, clean
+from index.store import ShardWriter, shard_files, sync_folder
 
 logger = logging.getLogger("octavo.index")
 PENDING = "pending"
-_PATHS_OF = "SELECT path FROM paths WHERE document = ?"
-
-
-class Origin(NamedTuple):
-    """Where a content was read: absolute path, kind of file, bytes, time of change in ns."""
-
-    path: str
-    kind: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class PageRecord:
-    """A page to store. vectors: (t, d) float, t >= 0; token_boxes: (t, 4) and word_boxes: (w, 4), fractions of the
-    page; text: w words joined by single spaces; single: (D,) or None for the mean; state: ok, blank, or what failed."""
-
-    number: int
-    vectors: np.ndarray
-    token_boxes: np.ndarray
-    text: str = ""
-    word_boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    single: np.ndarray | None = None
-    state: str = "ok"
-    reason: str = ""
-    width: float = 0.0
-    height: float = 0.0
 
 
 class Writer:
@@ -92,7 +65,7 @@ class Writer:
 
     def paths(self, document: int) -> list[str]:
         """Where a document's content lies."""
-        return [row["path"] for row in catalog.rows(self.db, f"{_PATHS_OF} ORDER BY path", [document])]
+        return catalog.paths(self.db, document)
 
     def begin(
         self,
@@ -110,14 +83,14 @@ class Writer:
                 document = self._insert(content, origin, title, page_count, PENDING, "", metadata)
             else:
                 document = row["id"]
-                changes = {"title": _clean(title), "page_count": page_count, "source": origin.path, "kind": origin.kind}
+                changes = {"title": clean(title), "page_count": page_count, "source": origin.path, "kind": origin.kind}
                 if metadata is not None:
-                    changes["metadata"] = _json(metadata)
+                    changes["metadata"] = as_json(metadata)
                 if not row["visible"]:
                     changes |= {"state": PENDING, "reason": ""}
                 catalog.update_document(self.db, document, **changes)
                 if row["visible"]:
-                    self._name_pages(document)
+                    lane.rename(self.db, document)
                     self.next_generation()
         done = catalog.rows(
             self.db, "SELECT number FROM pages WHERE document = ? AND state IN ('ok', 'blank')", [document]
@@ -142,12 +115,12 @@ class Writer:
         row = {
             "content": content,
             "kind": origin.kind,
-            "title": _clean(title),
+            "title": clean(title),
             "size": origin.size,
             "page_count": page_count,
             "state": state,
             "reason": reason,
-            "metadata": _json(metadata or {}),
+            "metadata": as_json(metadata or {}),
             "source": origin.path,
             "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "visible": 0,
@@ -161,7 +134,7 @@ class Writer:
         first = (last["seq"] if last else 0) + 1
         ids = list(range(first, first + len(pages)))
         extents = self.shards.append([self._block(page_id, page) for page_id, page in zip(ids, pages, strict=True)])
-        title, name = self._naming(row)
+        title, name = lane.naming(self.db, row)
         with catalog.transaction(self.db):
             for page_id, page, extent in zip(ids, pages, extents, strict=True):
                 self._drop_pages("document = ? AND number = ?", [document, page.number])
@@ -174,7 +147,7 @@ class Writer:
         failpoint("pages committed")
         return ids
 
-    def _block(self, page_id: int, page: PageRecord) -> Any:
+    def _block(self, page_id: int, page: PageRecord) -> Block:
         shape = page.vectors.shape
         if len(shape) != 2 or shape[1] != self.layout.dim or page.token_boxes.shape != (shape[0], 4):
             raise ValueError(
@@ -193,7 +166,7 @@ class Writer:
         boxes = 8 * (len(page.token_boxes) + len(page.word_boxes))
         return self.layout.block_bytes(len(page.vectors)) + boxes + 3 * len(page.text.encode()) + 300
 
-    def _insert_page(self, page_id: int, document: int, page: PageRecord, extent: Any) -> None:
+    def _insert_page(self, page_id: int, document: int, page: PageRecord, extent: Extent) -> None:
         row = {
             "document": document,
             "number": page.number,
@@ -210,51 +183,18 @@ class Writer:
 
     def _insert_text(self, page_id: int, page: PageRecord, title: str, name: str) -> None:
         boxes = catalog.pack_boxes(page.word_boxes), catalog.pack_boxes(page.token_boxes)
-        words = _clean(page.text)
+        words = clean(page.text)
         row = {"page": page_id, "text": words, "word_boxes": boxes[0], "token_boxes": boxes[1]}
         catalog.insert(self.db, "page_text", row)
         if page.state == "ok":  # a blank or failed page would be found by its title alone, before those that say it
-            self._index_text(page_id, title, name, words)
-
-    def _index_text(self, page_id: int, title: str, name: str, words: str) -> None:
-        body = text.terms(words)
-        self.db.execute(
-            "INSERT INTO page_search (rowid, title, name, body, stems) VALUES (?, ?, ?, ?, ?)",
-            [page_id, title, name, " ".join(body), " ".join(text.stems(body))],
-        )
-
-    def index_document(self, document: catalog.Row) -> int:
-        """Inside a transaction: put a document's pages into a new text lane; their number."""
-        title, name = self._naming(document)
-        sql = "SELECT p.id, t.text FROM pages p JOIN page_text t ON t.page = p.id WHERE document = ? AND state = 'ok'"
-        pages = list(catalog.rows(self.db, sql, [document["id"]]))
-        for page in pages:
-            self._index_text(page["id"], title, name, page["text"])
-        return len(pages)
-
-    def _naming(self, row: catalog.Row) -> tuple[str, str]:
-        """The terms of a document's title, and of the names of the files that hold it."""
-        paths = self.paths(row["id"]) or [row["source"]]
-        names = sorted({Path(path).name for path in paths})
-        terms = [term for name in names for term in text.terms(_clean(name))]
-        return " ".join(text.terms(row["title"])), " ".join(terms)
-
-    def _name_pages(self, document: int) -> None:
-        """Inside a transaction: find a document's pages by the title and file names that it has now."""
-        (row,) = catalog.checked(self.db, "documents", "id = ?", [document])
-        naming = self._naming(row)
-        self.db.execute(
-            "UPDATE page_search SET title = ?, name = ? WHERE rowid IN (SELECT id FROM pages WHERE document = ?)"
-            " AND (title <> ? OR name <> ?)",
-            [*naming, document, *naming],
-        )
+            lane.put(self.db, page_id, title, name, words)
 
     def finish(self, document: int, origin: Origin, state: str, reason: str = "") -> None:
         """Make a staged document visible under its path, in place of what the path held before."""
         with catalog.transaction(self.db):
             catalog.update_document(self.db, document, visible=1, state=state, reason=reason)
             self._take_path(document, origin)
-            self._name_pages(document)
+            lane.rename(self.db, document)
             self._forget_failures(origin.path)
             self.next_generation()
             failpoint("finish in transaction")
@@ -266,7 +206,7 @@ class Writer:
             self._take_path(document, origin)
             for path in gone:
                 self.db.execute("DELETE FROM paths WHERE path = CAST(? AS TEXT)", [catalog.as_text(path)])
-            self._name_pages(document)
+            lane.rename(self.db, document)
             self.next_generation()
             failpoint("path in transaction")
 
@@ -299,7 +239,7 @@ class Writer:
 
     def _drop_or_name(self, document: int) -> None:
         if self.paths(document):
-            self._name_pages(document)
+            lane.rename(self.db, document)
         else:
             self._drop_document(document)
 
@@ -315,7 +255,7 @@ class Writer:
     def set_metadata(self, document: int, metadata: dict[str, Any]) -> None:
         """Replace the metadata of a document."""
         with catalog.transaction(self.db):
-            catalog.update_document(self.db, document, metadata=_json(metadata))
+            catalog.update_document(self.db, document, metadata=as_json(metadata))
             self.next_generation()
 
     def delete(self, documents: Sequence[int]) -> int:
@@ -362,14 +302,3 @@ class Writer:
             logger.warning("%s: the log could not be moved into the catalog: %s", self.folder, error)
             return False
         return not busy
-
-
-def _json(metadata: dict[str, Any]) -> str:
-    """Metadata as JSON: not escaped, as SQLite before 3.45 would not find such keys, unless UTF-8 cannot hold it."""
-    plain = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
-    return plain if plain == _clean(plain) else json.dumps(metadata, allow_nan=False)
-
-
-def _clean(words: str) -> str:
-    """Text that UTF-8 can hold: a PDF may give half a surrogate pair."""
-    return words.encode("utf-8", "replace").decode()

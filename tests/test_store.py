@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from pages import DIM, add, content_of, dump, filled, origin_of, page_of, vectors_of
 
 from index import Index, PageRecord, store, upkeep
+from index.blocks import ALIGN, Extent, Layout, walk_block
 from index.codec import decode, encode
 from index.errors import DamageError, DiskFull, FormatError
 from index.ragged import Codes, offsets_of
-from index.store import ALIGN, Extent, Layout, Shards, ShardWriter, walk_block
+from index.store import Shards, ShardWriter
 
 LAYOUT = Layout(bytes(range(16)), DIM, "int8", DIM)
 
