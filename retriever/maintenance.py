@@ -21,7 +21,8 @@ def check(index: str | None, as_json: bool) -> int:
         term.emit({"damage": damage})
     elif damage:
         term.show_table(("document", "page", "file", "offset", "reason"), [list(d.values()) for d in damage])
-        click.echo("What is listed is not searched. `octavo retry` reads those documents again.", err=True)
+        click.echo("Damaged pages are not searched; `octavo retry` reads them from their files again.", err=True)
+        click.echo("`octavo rebuild` makes the text lane and the cache again.", err=True)
     else:
         click.echo("Every byte is as it was written.")
     return 1 if damage else 0
