@@ -73,15 +73,15 @@ def test_the_example_runs_and_finds_the_page(tmp_path):
     assert (tmp_path / "where.png").stat().st_size > 10_000
 
 
-def tree() -> set[str]:
+def tree() -> list[str]:
     """Paths of the tree in README, folders with a slash at the end."""
-    found, folders = set(), []
+    found, folders = [], []
     for line in block("arrays and ids in a folder").splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         names = re.match(r"\s*((?:[\w./-]+, )*[\w./-]+)", line)[1].split(", ")
         for name in names:
             path = "".join(folders[:depth]) + name
-            found.add(path)
+            found.append(path)
             if name.endswith("/"):
                 folders[depth:] = [name]
     return found
@@ -89,6 +89,7 @@ def tree() -> set[str]:
 
 def test_the_tree_is_the_tree():
     named = tree()
+    assert len(named) == len(set(named))
     assert {name for name in named if not (ROOT / name).exists()} == set()
     there = {
         str(path.relative_to(ROOT))
