@@ -100,16 +100,17 @@ class Retriever:
 
     def _check_encoder(self, index: Index) -> None:
         wanted = index.settings.fingerprint
-        given = self._encoder
-        found = {"name": given} if isinstance(given, str) else given.fingerprint if given is not None else wanted
-        differing = [key for key in found if found[key] != wanted.get(key)]
-        if not isinstance(given, str):
-            differing += [key for key in wanted if key not in found]
+        if isinstance(self._encoder, str):
+            differing = [] if self._encoder == wanted.get("name") else [("name", wanted.get("name"), self._encoder)]
+        else:
+            differing = differences(wanted, self._encoder.fingerprint if self._encoder is not None else wanted)
         if differing:
-            told = "; ".join(f"{key}: index {wanted.get(key)!r}, encoder {found.get(key)!r}" for key in differing)
+            told = "; ".join(
+                f"{key}: index {_short(theirs)}, encoder {_short(ours)}" for key, theirs, ours in differing
+            )
             raise EncoderMismatch(
-                f"{index.folder} was filled by another encoder ({told}). Open it without naming an encoder, "
-                "or index the files again into a new folder"
+                f"{index.folder} was filled by another encoder than this one ({told}). Open it with the one that "
+                "filled it (by default the one that it names), or index the files again into a new folder"
             )
 
     @property
@@ -251,7 +252,10 @@ class Retriever:
         return found[0] if isinstance(query, str) else found
 
     def _encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        vectors = self.encoder.encode_queries(texts)
+        try:
+            vectors = self.encoder.encode_queries(texts)
+        except ValueError as error:
+            raise QueryError(str(error)) from error
         if not all(len(vector) and np.isfinite(vector).all() for vector in vectors):
             raise QueryError("the encoder gave a query no vectors, or some that are not finite")
         return vectors
@@ -320,3 +324,18 @@ class Retriever:
         """Unpack an exported index into a new folder and open it. Everything in it is checked first."""
         archive.unpack(Path(archive_path), Path(path).expanduser().absolute())
         return cls.open(path, encoder, create=False)
+
+
+def differences(theirs: Any, ours: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(key, in one, in the other) of what two fingerprints do not share, dicts inside them looked into."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = dict.fromkeys([*theirs, *ours])
+        return [
+            item for name in keys for item in differences(theirs.get(name), ours.get(name), f"{key}.{name}".strip("."))
+        ]
+    return [] if theirs == ours else [(key, theirs, ours)]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -31,9 +31,10 @@ def test_int8_is_off_by_half_a_step_at_most(vectors: np.ndarray) -> None:
     assert values.min(initial=0) >= -127
     steps = scales.astype(np.float64)[:, None]
     largest = np.abs(vectors.astype(np.float64)).max(axis=1, initial=0.0)
-    assert (np.abs(back - vectors.astype(np.float64)) <= steps * 0.5 * (1 + 1e-5)).all()
+    # libraries may have told the processor to take what is below the smallest normal number for zero
+    assert (np.abs(back - vectors.astype(np.float64)) <= steps * 0.5 * (1 + 1e-5) + 2.0**-126).all()
     # the step is the smallest half that holds largest / 127: one rounding of half precision above it at most
-    assert (scales.astype(np.float64) * 127 >= largest * (1 - 1e-6)).all()
+    assert (scales.astype(np.float64) * 127 >= largest * (1 - 1e-6) - 2.0**-126).all()
     assert (
         scales.astype(np.float64) <= np.maximum(largest / 127 * (1 + 2**-10) * (1 + 1e-6), HALF_TINY) + HALF_TINY
     ).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from index.errors import QueryError
 from ingest.page import Encoder
 
 DEFAULT = "octavo-box-1"
@@ -11,9 +12,9 @@ _ENCODERS = {DEFAULT: "retriever.encoders.box:BoxEncoder"}
 
 
 def load_encoder(name: str = DEFAULT) -> Encoder:
-    """The encoder called `name`. Raises ValueError for a name that is not known."""
+    """The encoder called `name`. Raises QueryError for a name that is not known."""
     if name not in _ENCODERS:
-        raise ValueError(f"no encoder is called {name!r}; known: {', '.join(sorted(_ENCODERS))}")
+        raise QueryError(f"no encoder is called {name!r}; known: {', '.join(sorted(_ENCODERS))}")
     module, attribute = _ENCODERS[name].split(":")
     encoder: Encoder = getattr(importlib.import_module(module), attribute)()
     return encoder

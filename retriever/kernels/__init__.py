@@ -23,8 +23,8 @@ def maxsim(query: Any, pages: Ragged | Codes, impl: str = "auto", threads: int |
 
     query: (m, d) float array or tensor, or a Ragged of b queries. pages: Ragged or Codes of n pages, their values an
     array or a tensor. Returns (n,) or (b, n) float32, a tensor where the query is one. impl: `reference` (numpy),
-    `torch` (the operator octavo::maxsim), or `auto`: torch for tensors, else numpy. threads: for implementations that take it;
-    numpy's and torch's own settings rule theirs.
+    `torch` (the operator octavo::maxsim), or `auto`: torch for tensors, else numpy. threads: for implementations that
+    take it; numpy's and torch's own settings rule theirs.
     """
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl is one of {', '.join(IMPLEMENTATIONS)}; got {impl!r}")

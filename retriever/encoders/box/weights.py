@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from index.errors import OctavoError
+
 FOLDER = Path(__file__).parent
 MANIFEST = "weights.json"
 _DTYPES = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U32": "<u4", "I64": "<i8"}
 
 
-class WeightsError(RuntimeError):
+class WeightsError(OctavoError):
     """A weight file is missing, or its bytes are not those the manifest names."""
 
 
