@@ -19,8 +19,10 @@ from retriever.hybrid import fuse
 from retriever.rerank import score, top
 
 MODES = ("hybrid", "visual", "text")
-CANDIDATES = 200
-"""Pages of each lane that are scored exactly."""
+CANDIDATES = 150
+TEXT_SHARE = 3
+"""Pages that are scored exactly: so many of the visual lane, and a third as many of the text lane that are not among
+them, as a page that is far down in both lanes is not far up in their sum (benchmarks/LOG.md)."""
 LONGEST_QUERY = 4096  # characters
 MOST_RESULTS = 10_000
 
@@ -72,7 +74,7 @@ def rank(
     visual, ids = top(score(queries, ids, snapshot)[0], ids, snapshot, n)
     if mode == "visual":
         return _found(visual[:k], ids[:k], "visual")
-    more = np.setdiff1d(text_ids[:n], ids)
+    more = np.setdiff1d(text_ids[: max(k, n // TEXT_SHARE)], ids)
     visual, ids = np.concatenate([visual, score(queries, more, snapshot)[0]]), np.concatenate([ids, more])
     bm25 = dict(zip(text_ids.tolist(), text_scores.tolist(), strict=True))
     words = np.array([bm25.get(page, 0.0) for page in ids.tolist()])
