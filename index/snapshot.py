@@ -8,6 +8,7 @@ out and named in the log, the rest is served. Not here: scores (retriever), writ
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from index.where import compile_where
 
 logger = logging.getLogger("octavo.index")
 WEIGHTS = (2.0, 1.0, 1.0, 0.5)  # of a term in the title, the file name and the text, and of a stem in the text
+K1 = 1.2  # of FTS5's BM25
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
 _DOCUMENTS = "SELECT * FROM documents WHERE visible <> 0"
 _PAGES = f"SELECT id, {', '.join(catalog.PAGE_COLUMNS)}, crc FROM pages WHERE id IN ({_VISIBLE}) ORDER BY id"
@@ -185,6 +187,15 @@ class Snapshot:
         scores, ids = np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
         sound = np.isin(ids, self.state.ids)
         return scores[sound], ids[sound]
+
+    def ceiling(self, query: str) -> float:
+        """The BM25 that no page can pass: all terms of the query at their most, words that no page has included."""
+        total = 0.0
+        for term in text.distinct(query):
+            sql = "SELECT count(*) FROM page_search WHERE page_search MATCH ?"
+            having = self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0]
+            total += max(math.log((max(len(self) - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
+        return total * (K1 + 1)
 
     def page(self, page: int) -> catalog.Row | None:
         """A page with its document: the columns of both, None where there is no such page."""

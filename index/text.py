@@ -12,6 +12,7 @@ import re
 import unicodedata
 
 STEM_LETTERS = 4
+MOST_TERMS = 64  # of a query
 TOKENIZER = "unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'"
 """Splits at spaces what `terms` has joined with them, and keeps marks in words."""
 
@@ -47,10 +48,20 @@ def stems(words: list[str]) -> list[str]:
     return [word[:STEM_LETTERS] for word in words if len(word) > STEM_LETTERS]
 
 
-def match_any(query: str, limit: int = 64) -> str:
+def distinct(query: str, limit: int = MOST_TERMS) -> list[str]:
+    """The first `limit` distinct terms of a query, in order."""
+    return list(dict.fromkeys(terms(query)))[:limit]
+
+
+def match_word(term: str) -> str:
+    """An FTS5 expression that fits where a term stands, in the text or in the title or file name."""
+    return f'{{title name body}} : "{term}"'
+
+
+def match_any(query: str, limit: int = MOST_TERMS) -> str:
     """A query -> an FTS5 expression that fits where any of its first `limit` distinct terms does; "" if it has none."""
-    asked = list(dict.fromkeys(terms(query)))[:limit]
-    said = [f'{{title name body}} : "{term}"' for term in asked]
+    asked = distinct(query, limit)
+    said = [match_word(term) for term in asked]
     return " OR ".join(said + [f'stems : "{stem}"' for stem in dict.fromkeys(stems(asked))])
 
 

@@ -2,24 +2,30 @@
 
 Both lanes are scored exactly over the union of their candidates; each is standardised over that union and the two are
 added with the weights below. On 1,000 hidden pages this was three points of nDCG@5 better than reciprocal ranks
-(shared/model/README.md). A lane in which all pages score alike says nothing and adds nothing.
+(shared/model/README.md). The text lane weighs less where even its best page has little of the query, as when query and
+pages are of different languages and what they share is accident: twelve points and more there, one elsewhere
+(benchmarks/LOG.md).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-VISUAL_WEIGHT = 0.4  # the text lane has the rest
+TEXT_WEIGHT = 0.6  # of the text lane at most; the visual lane has the rest
+SURE = 0.5  # share of the highest possible BM25 from which the text lane has all its weight
 
 
-def fuse(visual: np.ndarray, text: np.ndarray) -> np.ndarray:
+def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float) -> np.ndarray:
     """(n,) MaxSim, -inf where a page has no tokens, and (n,) BM25, 0 where no term fits -> (n,) fused scores.
 
-    A page with no tokens gets the lowest visual score of the others, so that it stands or falls by its text.
+    ceiling: the BM25 that no page can pass. A page with no tokens gets the lowest visual score of the others, so that it
+    stands or falls by its text.
     """
     seen = np.isfinite(visual)
     lowest = visual[seen].min() if seen.any() else 0.0
-    return VISUAL_WEIGHT * standardise(np.where(seen, visual, lowest)) + (1 - VISUAL_WEIGHT) * standardise(text)
+    share = float(np.max(text, initial=0.0)) / ceiling if ceiling > 0 else 0.0
+    weight = TEXT_WEIGHT * min(1.0, share / SURE) if seen.any() else 1.0
+    return (1 - weight) * standardise(np.where(seen, visual, lowest)) + weight * standardise(text)
 
 
 def standardise(scores: np.ndarray) -> np.ndarray:

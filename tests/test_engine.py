@@ -17,7 +17,7 @@ from words import DIM, WordEncoder, document, vectors
 from index.errors import EncoderMismatch, NotAnIndex, OctavoError, QueryError, UnknownDocument
 from ingest.page import PageTokens
 from retriever import Retriever, load_encoder
-from retriever.hybrid import VISUAL_WEIGHT, fuse, standardise
+from retriever.hybrid import SURE, TEXT_WEIGHT, fuse, standardise
 
 TEXTS = {
     "harbour": ["ships in the harbour", "cranes lift cargo", "ships and cranes at night", ""],
@@ -86,7 +86,10 @@ def test_hybrid_is_the_sum_of_standardised_lanes(retriever: Retriever) -> None:
     hits = retriever.search("ships at night", k=100)
     visual = np.array([hit.lanes.get("visual", -np.inf) for hit in hits])
     text = np.array([hit.lanes["text"] for hit in hits])
-    np.testing.assert_allclose([hit.score for hit in hits], fuse(visual, text), rtol=1e-6)
+    with retriever.index.snapshot() as snapshot:
+        ceiling = snapshot.ceiling("ships at night")
+    assert text.max() < ceiling
+    np.testing.assert_allclose([hit.score for hit in hits], fuse(visual, text, ceiling), rtol=1e-6)
     assert places(hits)[0] == ("harbour", 3)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
@@ -274,8 +277,12 @@ def test_fusion_by_hand() -> None:
     np.testing.assert_array_equal(standardise(np.array([2.0, 2.0])), [0, 0])
     visual, text = np.array([2.0, 1.0, -np.inf]), np.array([0.0, 0.0, 4.0])
     low, high = standardise(np.array([2.0, 1.0, 1.0])), standardise(text)
-    np.testing.assert_allclose(fuse(visual, text), VISUAL_WEIGHT * low + (1 - VISUAL_WEIGHT) * high)
-    assert fuse(np.zeros(0), np.zeros(0)).shape == (0,)
+    for ceiling, share in ((4.0, 1.0), (4.0 / SURE, 1.0), (8.0 / SURE, 0.5), (400.0 / SURE, 0.01)):
+        weight = TEXT_WEIGHT * share
+        np.testing.assert_allclose(fuse(visual, text, ceiling), (1 - weight) * low + weight * high)
+    assert fuse(np.zeros(0), np.zeros(0), 0.0).shape == (0,)
+    nothing_seen = fuse(np.full(3, -np.inf), text, 4000.0)
+    np.testing.assert_allclose(nothing_seen, high, err_msg="pages without tokens are ranked by their text alone")
 
 
 def test_an_export_is_searched_elsewhere(corpus: Path, tmp_path: Path) -> None:
