@@ -18,8 +18,8 @@ SURE = 0.5  # share of the highest possible BM25 from which the text lane has al
 def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float) -> np.ndarray:
     """(n,) MaxSim, -inf where a page has no tokens, and (n,) BM25, 0 where no term fits -> (n,) fused scores.
 
-    ceiling: the BM25 that no page can pass. A page with no tokens gets the lowest visual score of the others, so that it
-    stands or falls by its text.
+    ceiling: the BM25 that no page can pass. A page with no tokens gets the lowest visual score of the others, so that
+    it stands or falls by its text.
     """
     seen = np.isfinite(visual)
     lowest = visual[seen].min() if seen.any() else 0.0
