@@ -17,14 +17,14 @@ import numpy as np
 
 from index import Index, Ragged, archive, upkeep
 from index.codec import decode
-from index.errors import EncoderMismatch, NotAnIndex, QueryError
+from index.errors import NotAnIndex, QueryError
 from index.pooling import pool_mean
 from index.snapshot import Snapshot
 from index.upkeep import Damage
 from ingest.page import Encoder
 from ingest.report import Progress, Report
 from retriever import documents
-from retriever.encoders import DEFAULT, load_encoder
+from retriever.encoders import DEFAULT, check_encoder, load_encoder
 from retriever.hit import Evidence, Hit
 from retriever.ranking import Found, check_search, normalised, rank
 from retriever.rerank import score
@@ -46,7 +46,7 @@ class Retriever:
         self._renderer: Renderer | None = None
         self._guard = threading.RLock()
         if index is not None and encoder is not None:
-            self._check_encoder(index)
+            check_encoder(encoder, index.folder, index.settings.fingerprint)
 
     @classmethod
     def open(
@@ -95,23 +95,8 @@ class Retriever:
                 stored = self._index.settings.fingerprint["name"] if self._index is not None else DEFAULT
                 self._encoder = load_encoder(self._encoder or stored)
                 if self._index is not None:
-                    self._check_encoder(self._index)
+                    check_encoder(self._encoder, self._index.folder, self._index.settings.fingerprint)
             return self._encoder
-
-    def _check_encoder(self, index: Index) -> None:
-        wanted = index.settings.fingerprint
-        if isinstance(self._encoder, str):
-            differing = [] if self._encoder == wanted.get("name") else [("name", wanted.get("name"), self._encoder)]
-        else:
-            differing = differences(wanted, self._encoder.fingerprint if self._encoder is not None else wanted)
-        if differing:
-            told = "; ".join(
-                f"{key}: index {_short(theirs)}, encoder {_short(ours)}" for key, theirs, ours in differing
-            )
-            raise EncoderMismatch(
-                f"{index.folder} was filled by another encoder than this one ({told}). Open it with the one that "
-                "filled it (by default the one that it names), or index the files again into a new folder"
-            )
 
     @property
     def renderer(self) -> Renderer:
@@ -324,18 +309,3 @@ class Retriever:
         """Unpack an exported index into a new folder and open it. Everything in it is checked first."""
         archive.unpack(Path(archive_path), Path(path).expanduser().absolute())
         return cls.open(path, encoder, create=False)
-
-
-def differences(theirs: Any, ours: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """(key, in one, in the other) of what two fingerprints do not share, dicts inside them looked into."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        keys = dict.fromkeys([*theirs, *ours])
-        return [
-            item for name in keys for item in differences(theirs.get(name), ours.get(name), f"{key}.{name}".strip("."))
-        ]
-    return [] if theirs == ours else [(key, theirs, ours)]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."

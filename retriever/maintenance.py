@@ -15,7 +15,7 @@ from retriever.options import chosen, common, opened
 @common
 def check(index: str | None, as_json: bool) -> int:
     """Verify every stored byte; name what is damaged."""
-    with opened(index) as retriever:
+    with opened(index) as retriever, term.busy("verifying every byte", as_json):
         damage = [d._asdict() for d in retriever.check()]
     if as_json:
         term.emit({"damage": damage})
@@ -33,8 +33,9 @@ def check(index: str | None, as_json: bool) -> int:
 @common
 def compact(purge: bool, index: str | None, as_json: bool) -> int:
     """Give back the space of deleted documents."""
-    with opened(index) as retriever:
-        _facts(retriever.compact(purge=purge), as_json)
+    with opened(index) as retriever, term.busy("compacting", as_json):
+        facts = retriever.compact(purge=purge)
+    _facts(facts, as_json)
     return 0
 
 
@@ -42,8 +43,9 @@ def compact(purge: bool, index: str | None, as_json: bool) -> int:
 @common
 def rebuild(index: str | None, as_json: bool) -> int:
     """Make again what can be derived: the caches."""
-    with opened(index) as retriever:
-        _facts(retriever.rebuild(), as_json)
+    with opened(index) as retriever, term.busy("deriving again", as_json):
+        facts = retriever.rebuild()
+    _facts(facts, as_json)
     return 0
 
 
@@ -62,7 +64,7 @@ def export(archive: Path, index: str | None, as_json: bool) -> int:
 
     For `octavo import` on another machine: encode here, search there.
     """
-    with opened(index) as retriever:
+    with opened(index) as retriever, term.busy("exporting", as_json):
         retriever.export(archive)
     size = archive.stat().st_size
     if as_json:
@@ -83,7 +85,7 @@ def import_(archive: Path, index: str | None, as_json: bool) -> int:
     from retriever.engine import Retriever
 
     path = chosen(index)
-    with Retriever.import_(archive, path) as retriever:
+    with term.busy("importing and verifying", as_json), Retriever.import_(archive, path) as retriever:
         documents = len(retriever.documents())
     if as_json:
         term.emit({"index": str(path), "documents": documents})

@@ -229,5 +229,21 @@ def progress(quiet: bool) -> Iterator[Callable[[Any], None] | None]:
         yield report
 
 
+@contextmanager
+def busy(doing: str, quiet: bool) -> Iterator[None]:
+    """Say on stderr what is being done, and for how long; nothing where stderr is no terminal, or `quiet`."""
+    err = console(stderr=True)
+    if quiet or not err.is_terminal:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
+    ) as bar:
+        bar.add_task(doing, total=None)
+        yield
+
+
 def _of(done: int, total: int | None) -> str:
     return f"{done:,}" if total is None else f"{done:,}/{total:,}"
