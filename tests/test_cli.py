@@ -213,6 +213,8 @@ def test_an_interrupted_add_goes_on_where_it_was(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a test run in the background of a shell is deaf to SIGINT, and so would be what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     shards = tmp_path / "i" / "shards"
     deadline = time.monotonic() + 60
