@@ -217,10 +217,9 @@ def test_an_interrupted_add_goes_on_where_it_was(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     shards = tmp_path / "i" / "shards"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (
-        shards.is_dir() and any(f.stat().st_size > 1000 for f in shards.iterdir())
-    ):
+    deadline, sizes = time.monotonic() + 60, set()
+    while time.monotonic() < deadline and len(sizes) < 2:  # a second batch is written: the first one is committed
+        sizes |= {size for f in shards.glob("*.tok") if (size := f.stat().st_size) > 1000}
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
