@@ -17,17 +17,16 @@ import platform
 import random
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from _sets import DATA, ndcg, questions
 
 from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.weights import FOLDER
 
 SETS = ("ohr_bench", "xquad_pages", "xquad_pages>en", "jaquad_pages", "piaf_pages", "debian_headings")
-DATA = Path(__file__).parents[2] / "shared" / "data"
 CACHE = Path("/tmp/octavo-box-quality")
 BLANK = np.full((16, 16, 3), 255, np.uint8)
 
@@ -51,40 +50,29 @@ def layers(folder: Path) -> dict[str, Page]:
     return {i: Page(1, BLANK, Words(t, b), w, h) for i, (t, b, w, h) in stored.items()}
 
 
-def question_set(name: str) -> list[tuple[str, dict[str, Page], dict[str, tuple[str, set[str]]]]]:
+def question_set(name: str) -> list[tuple[str, dict[str, Page], dict[str, tuple[str, frozenset[str]]]]]:
     """Pools of a set: (language, pages, query id -> (text, relevant page ids))."""
     folder = DATA / name.split(">")[0]
     pages = layers(folder)
-    relevant: dict[str, set[str]] = defaultdict(set)
-    for line in (folder / "qrels.tsv").read_text("utf-8").splitlines()[1:]:
-        query, page, grade = line.split("\t")
-        if int(grade) > 0:
-            relevant[query].add(page)
-    queries = [json.loads(line) for line in (folder / "queries.jsonl").read_text("utf-8").splitlines()]
+    asked = questions(folder.name)
     if name == "xquad_pages>en":
         english = {i: p for i, p in pages.items() if i.startswith("xquad_en")}
-        texts = {q["id"]: (q["text"], {f"xquad_en.pdf#{i.split('#')[1]}" for i in relevant[q["id"]]}) for q in queries}
+        texts = {q.id: (q.text, frozenset(f"xquad_en.pdf#{i.split('#')[1]}" for i in q.pages)) for q in asked}
         return [("all>en", english, {i: v for i, v in texts.items() if not i.startswith("xquad-en")})]
     if name != "xquad_pages":
-        return [("all", pages, {q["id"]: (q["text"], relevant[q["id"]]) for q in queries})]
+        return [("all", pages, {q.id: (q.text, q.pages) for q in asked})]
     return [
         (
             language,
             {i: p for i, p in pages.items() if i.startswith(f"xquad_{language}.")},
-            {q["id"]: (q["text"], relevant[q["id"]]) for q in queries if q["lang"] == language},
+            {q.id: (q.text, q.pages) for q in asked if q.lang == language},
         )
-        for language in sorted({q["lang"] for q in queries})
+        for language in sorted({q.lang for q in asked})
     ]
 
 
-def ndcg(ranking: list[str], relevant: set[str], k: int = 5) -> float:
-    """nDCG@k of binary relevance."""
-    gain = sum(1 / np.log2(i + 2) for i, page in enumerate(ranking[:k]) if page in relevant)
-    return float(gain / sum(1 / np.log2(i + 2) for i in range(min(k, len(relevant)))))
-
-
 def measure(
-    encoder: BoxEncoder, pages: dict[str, Page], queries: dict[str, tuple[str, set[str]]]
+    encoder: BoxEncoder, pages: dict[str, Page], queries: dict[str, tuple[str, frozenset[str]]]
 ) -> tuple[list[float], int, float, float]:
     """nDCG@5 a query, tokens of the pages, CPU-seconds for pages and for queries."""
     names = list(pages)
@@ -105,8 +93,8 @@ def measure(
 
 
 def sampled(
-    pages: dict[str, Page], queries: dict[str, tuple[str, set[str]]], n_pages: int, n_queries: int
-) -> tuple[dict[str, Page], dict[str, tuple[str, set[str]]]]:
+    pages: dict[str, Page], queries: dict[str, tuple[str, frozenset[str]]], n_pages: int, n_queries: int
+) -> tuple[dict[str, Page], dict[str, tuple[str, frozenset[str]]]]:
     """At most n_pages pages, and at most n_queries questions whose relevant pages are among them (seed 0)."""
     names = sorted(random.Random(0).sample(sorted(pages), min(n_pages, len(pages))))
     inside = set(names)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pymupdf
+from _sets import DATA
 
 from ingest.page import Words
 from retriever.encoders.box import BoxEncoder
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 SETS = {
     "filings, manuals (en)": "ohr_bench/pdf/[A-Zn]*.pdf",
     **{

@@ -36,12 +36,11 @@ SAMPLES = 5  # documents that an estimate looks into
 
 @dataclass
 class Work:
-    """A file that has to be encoded. row: what the index knows of its content, if anything."""
+    """A file that has to be encoded, the id of its content, and how many pages it has."""
 
     source: Source
     content: str
     pages: int
-    row: Row | None
 
 
 @dataclass
@@ -144,7 +143,7 @@ class Ingest:
                 self.report.bytes += file.size
                 if self.dry_run:
                     self._done("added", file.path, {"content": content, "state": "new", "page_count": document.pages})
-                return Work(file, content, document.pages, row)
+                return Work(file, content, document.pages)
         except RenderError as error:
             self._fail(file.path, _origin(file), content, error.state, error.reason)
             return None
