@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from index.codec import CODECS, encode
+from index.codec import CODECS, SCALED, encode, width
 from index.errors import DamageError, FormatError
 
 ALIGN = 64
@@ -50,10 +50,19 @@ class Layout:
     codec: str
     single_dim: int
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a token's codes."""
+        return width(self.codec, self.dim) * CODECS[self.codec].itemsize
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of a token's scale, 0 for a codec without."""
+        return 2 if self.codec in SCALED else 0
+
     def payload_bytes(self, tokens: int) -> int:
         """Bytes of codes, scales and pooled vector of a page."""
-        scales = 2 * tokens if self.codec == "int8" else 0
-        return tokens * self.dim * CODECS[self.codec].itemsize + scales + 2 * self.single_dim
+        return tokens * (self.row_bytes + self.scale_bytes) + 2 * self.single_dim
 
     def block_bytes(self, tokens: int) -> int:
         """Bytes of a whole block, headers and padding included."""

@@ -11,6 +11,12 @@ import numpy as np
 from index.ragged import Codes
 
 CODECS: dict[str, np.dtype] = {"fp16": np.dtype("<f2"), "int8": np.dtype("<i1")}
+SCALED = ("int8",)  # codecs that keep a scale a token
+
+
+def width(codec: str, dim: int) -> int:
+    """Elements, of the codec's type, that a token of `dim` components is stored in."""
+    return dim
 
 
 def encode(vectors: np.ndarray, codec: str) -> tuple[np.ndarray, np.ndarray | None]:
