@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,29 @@ class Extent(NamedTuple):
     offset: int
     tokens: int
     crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """Those of n pages: shards, offsets and tokens (n,) int64, crcs (n,) uint32."""
+
+    shards: np.ndarray
+    offsets: np.ndarray
+    tokens: np.ndarray
+    crcs: np.ndarray
+
+    @classmethod
+    def of(cls, extents: Sequence[tuple[int, int, int, int]]) -> Extents:
+        """From the rows of a catalog."""
+        table = np.array(extents, np.int64).reshape(-1, 4)
+        shards, offsets, tokens = (np.ascontiguousarray(column) for column in table[:, :3].T)
+        return cls(shards, offsets, tokens, table[:, 3].astype(np.uint32))
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, row: int) -> Extent:
+        return Extent(int(self.shards[row]), int(self.offsets[row]), int(self.tokens[row]), int(self.crcs[row]))
 
 
 class Block(NamedTuple):

@@ -1,13 +1,15 @@
-"""Rows of unequal length, flat: `Ragged` for vectors, `Codes` for what a codec made of them.
+"""Rows of unequal length: `Ragged` for vectors, `Codes` for what a codec made of them, `Views` for codes in place.
 
-n groups (pages, or queries) of t_i rows each lie one after another in one array of T rows; `offsets` says where each
-begins. Nothing is ever padded, so no score depends on what else is in the batch. Not here: arithmetic, storage.
+n groups (pages, or queries) of t_i rows each lie one after another in one array of T rows, and `offsets` says where
+each begins; a `Views` instead says where in memory the rows of each page lie, as in mapped shards, and copies nothing.
+Nothing is ever padded, so no score depends on what else is in the batch. Not here: arithmetic, storage.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -68,6 +70,37 @@ class Codes:
     def lengths(self) -> np.ndarray:
         """(n,) int64."""
         return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Encoded rows of n pages where they lie. addresses: (n,) uint64 of each page's first row; lengths: (n,) int64
+    rows; width: of a row, in elements of `kind`; scales: (n,) uint64 addresses of (t,) float16, or None; dim: d of
+    the vectors; owner: what must live as long as this is used. A page of no rows may have any address."""
+
+    addresses: np.ndarray
+    lengths: np.ndarray
+    codec: str
+    dim: int
+    width: int
+    kind: np.dtype
+    scales: np.ndarray | None = None
+    owner: object = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def codes(self) -> Codes:
+        """A copy of the rows, one page after another."""
+        offsets = offsets_of(self.lengths)
+        values = np.empty((offsets[-1], self.width), self.kind)
+        scales = None if self.scales is None else np.empty(offsets[-1], "<f2")
+        for i in np.flatnonzero(self.lengths):
+            rows = slice(offsets[i], offsets[i + 1])
+            ctypes.memmove(values[rows].ctypes.data, int(self.addresses[i]), values[rows].nbytes)
+            if scales is not None and self.scales is not None:
+                ctypes.memmove(scales[rows].ctypes.data, int(self.scales[i]), scales[rows].nbytes)
+        return Codes(values, offsets, self.codec, scales)
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ out and named in the log, the rest is served. Not here: scores (retriever), writ
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -18,10 +19,10 @@ import numpy as np
 from sqlite_utils import Database
 
 from index import candidates, catalog, text
-from index.blocks import Extent, Layout
-from index.codec import CODECS
+from index.blocks import ALIGN, Extent, Extents, Layout
+from index.codec import CODECS, width
 from index.errors import DamageError
-from index.ragged import Codes, offsets_of
+from index.ragged import Codes, Views
 from index.store import Shards, shard_path
 from index.where import compile_where
 
@@ -36,13 +37,14 @@ _PAGES = f"SELECT id, {', '.join(catalog.PAGE_COLUMNS)}, crc FROM pages WHERE id
 @dataclass
 class State:
     """What a generation's snapshots share. ids: (n,) int64, rising; ranks: (n,), their places in the
-    order of (document, page); extents: where each page lies."""
+    order of (document, page); extents: where each page lies; sound: (n,) bool, blocks this process saw to be right."""
 
     generation: int
     ids: np.ndarray
     ranks: np.ndarray
-    extents: list[Extent]
+    extents: Extents
     shards: Shards
+    sound: np.ndarray
     damaged: dict[int, str] = field(default_factory=dict)  # pages that are left out, and why
     first_stage: candidates.Candidates | None = None
     before: candidates.Candidates | None = None  # the first stage of the generation before, to start from
@@ -67,20 +69,31 @@ class State:
         for page, *row, crc in db.conn.execute(_PAGES):
             if row[0] in contents and crc == catalog.row_crc(*row):
                 places.append((contents[row[0]], row[1], page))
-                extents.append(Extent(*row[6:]))
+                extents.append(tuple(row[6:]))
             else:
                 damaged[page] = f"{folder / catalog.FILE}: the row of page id {page} or of its document is damaged"
                 logger.warning("a page is left out: %s", damaged[page])
         ids = np.array([place[2] for place in places], np.int64)
         ranks = np.empty(len(ids), np.int64)
         ranks[sorted(range(len(ids)), key=places.__getitem__)] = np.arange(len(ids))
-        first_stage = (before.first_stage or before.before) if before else None
-        return cls(generation, ids, ranks, extents, shards, damaged, before=first_stage)
+        state = cls(generation, ids, ranks, Extents.of(extents), shards, np.zeros(len(ids), bool), damaged)
+        if before is not None:
+            state.before = before.first_stage or before.before
+            state._remember(before)
+        return state
+
+    def _remember(self, before: State) -> None:
+        """Take over which blocks were seen to be right and lie where they lay."""
+        _, here, there = np.intersect1d(self.ids, before.ids, assume_unique=True, return_indices=True)
+        same = before.sound[there]
+        for name in ("shards", "offsets", "tokens", "crcs"):
+            same &= getattr(self.extents, name)[here] == getattr(before.extents, name)[there]
+        self.sound[here] = same
 
     @property
     def tokens(self) -> int:
         """Stored token vectors of all pages."""
-        return sum(extent.tokens for extent in self.extents)
+        return int(self.extents.tokens.sum())
 
 
 class Snapshot:
@@ -99,9 +112,14 @@ class Snapshot:
 
     def extent(self, page: int) -> Extent:
         """Where a page lies. Raises KeyError for a page that is not in this generation."""
-        if not self._has(page):
-            raise KeyError(page)
-        return self.state.extents[int(np.searchsorted(self.state.ids, page))]
+        return self.state.extents[int(self._rows(np.array([page]))[0])]
+
+    def _rows(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) ids -> their places among all ids. Raises KeyError where one is not in this generation."""
+        rows = np.minimum(np.searchsorted(self.state.ids, ids), max(len(self.state.ids) - 1, 0))
+        if len(ids) and (not len(self.state.ids) or (self.state.ids[rows] != ids).any()):
+            raise KeyError(next(page for page in ids.tolist() if not self._has(page)))
+        return rows
 
     def _has(self, page: int) -> bool:
         row = int(np.searchsorted(self.state.ids, page))
@@ -111,38 +129,73 @@ class Snapshot:
         """(n,) ids -> (n,) places in the order of (document, page), which breaks ties."""
         return self.state.ranks[np.searchsorted(self.state.ids, ids)]
 
+    def views(self, ids: Sequence[int] | np.ndarray) -> Views:
+        """The stored tokens of n pages where they lie in the maps, in the order asked for; a damaged page has none."""
+        rows, starts, lengths = self._places(np.asarray(ids, np.int64).reshape(-1))
+        layout = self.layout
+        scales = starts + (lengths * layout.row_bytes).astype(np.uint64) if layout.scale_bytes else None
+        kind, columns = CODECS[layout.codec], width(layout.codec, layout.dim)
+        return Views(starts, lengths, layout.codec, layout.dim, columns, kind, scales, self.state.shards)
+
     def gather(self, ids: Sequence[int] | np.ndarray) -> Codes:
-        """The stored tokens of n pages, in the order asked for; a damaged page has none."""
-        values, scales, lengths = [], [], []
-        kind, int8 = CODECS[self.layout.codec], self.layout.codec == "int8"
-        for page in ids:
-            codes, scale, _ = self._block(int(page))
-            values.append(codes)
-            lengths.append(len(codes))
-            if scale is not None:
-                scales.append(scale)
-        joined = np.concatenate(values) if values else np.zeros((0, self.layout.dim), kind)
-        scale = (np.concatenate(scales) if scales else np.zeros(0, "<f2")) if int8 else None
-        return Codes(joined, offsets_of(lengths), self.layout.codec, scale)
+        """A copy of the stored tokens of n pages, in the order asked for; a damaged page has none."""
+        return self.views(ids).codes()
 
     def pooled(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, D) float32: the pooled vectors of pages; zeros for a damaged one."""
-        if not len(ids):
-            return np.zeros((0, self.layout.single_dim), np.float32)
-        return np.stack([self._block(int(page))[2] for page in ids]).astype(np.float32)
+        rows, starts, lengths = self._places(np.asarray(ids, np.int64).reshape(-1))
+        layout, pooled = self.layout, np.zeros((len(rows), self.layout.single_dim), "<f2")
+        per_token = layout.row_bytes + layout.scale_bytes
+        for i in np.flatnonzero(starts):
+            ctypes.memmove(pooled[i].ctypes.data, int(starts[i]) + int(lengths[i]) * per_token, pooled[i].nbytes)
+        return pooled.astype(np.float32)
 
-    def _block(self, page: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        if page not in self.state.damaged:
+    def _places(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places (n,) among all ids, addresses (n,) uint64 of the first token and lengths (n,) in tokens of pages.
+
+        Blocks are verified at the first look; address and length are 0 for a damaged one."""
+        state, rows = self.state, self._rows(ids)
+        shards, offsets, lengths = (
+            a[rows] for a in (state.extents.shards, state.extents.offsets, state.extents.tokens)
+        )
+        starts = np.zeros(len(rows), np.uint64)
+        for shard in np.unique(shards).tolist():
+            inside = shards == shard
             try:
-                return self.state.shards.block(page, self.extent(page))
+                start = state.shards.address(shard)
             except DamageError as error:
+                self._leave_out(ids[inside].tolist(), error)
+                continue
+            starts[inside] = np.uint64(start + ALIGN) + offsets[inside].astype(np.uint64)
+        self._look(rows[~state.sound[rows] & (starts > 0)])
+        if state.damaged:
+            bad = np.isin(ids, list(state.damaged))
+            starts[bad], lengths[bad] = 0, 0
+        return rows, starts, lengths
+
+    def _look(self, rows: np.ndarray) -> None:
+        """Verify blocks that this process did not look at before; the disk is asked for all of them at once."""
+        state = self.state
+        rows = np.unique(rows)
+        for row in rows:
+            extent = state.extents[row]
+            state.shards.will_need(extent.shard, extent.offset, self.layout.block_bytes(extent.tokens))
+        for row in rows:
+            page = int(state.ids[row])
+            if page not in state.damaged:
+                try:
+                    state.shards.check_block(page, state.extents[row])
+                    state.sound[row] = True
+                except DamageError as error:
+                    self._leave_out([page], error)
+
+    def _leave_out(self, pages: Iterable[int], error: DamageError) -> None:
+        for page in pages:
+            if page not in self.state.damaged:
                 row = self.page(page)
                 where = f"{row['title'] or row['content']}, page {row['number']}" if row else f"page id {page}"
                 self.state.damaged[page] = str(error)
                 logger.warning("%s is left out: %s", where, error)
-        empty = np.zeros((0, self.layout.dim), CODECS[self.layout.codec])
-        scales = np.zeros(0, "<f2") if self.layout.codec == "int8" else None
-        return empty, scales, np.zeros(self.layout.single_dim, "<f2")
 
     @property
     def first_stage(self) -> candidates.Candidates:
@@ -152,7 +205,7 @@ class Snapshot:
         return self.state.first_stage
 
     def _build_first_stage(self) -> candidates.Candidates:
-        ids = self.state.ids[[extent.tokens > 0 for extent in self.state.extents]]
+        ids = self.state.ids[self.state.extents.tokens > 0]
         if self.stage == "exact":
             return candidates.Exact(ids)
         if isinstance(self.state.before, candidates.Pooled):

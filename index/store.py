@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from index.blocks import ALIGN, Block, Extent, Layout
-from index.codec import CODECS
 from index.errors import DamageError, DiskFull
 from index.failpoint import failpoint
 
@@ -126,7 +125,6 @@ class Shards:
         self.folder, self.layout, self.ends = folder, layout, dict(ends)
         self.faults: dict[int, str] = {}
         self._maps: dict[int, mmap.mmap] = {}
-        self._sound: set[tuple[int, int]] = before._sound if before else set()  # blocks this process saw to be right
         for shard, end in self.ends.items():
             if before is not None and before.ends.get(shard) == end and shard in before._maps:
                 self._maps[shard] = before._maps[shard]
@@ -155,25 +153,15 @@ class Shards:
             raise _cut_short(shard_path(self.folder, shard), size, self.ends[shard])
         return self._maps[shard]
 
-    def block(self, page: int, extent: Extent) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Views of a page's codes (t, w), scales (t,) or None, and pooled vector (D,) float16.
+    def address(self, shard: int) -> int:
+        """Where in memory a shard's first byte lies; as long as this object lives. Raises as `data` does."""
+        return np.frombuffer(self.data(shard), np.uint8).ctypes.data
 
-        Raises DamageError at the first look at a block that is not what was written.
-        """
-        key = (extent.shard, extent.offset)
-        data = self.data(extent.shard)
-        if key not in self._sound:
-            self.check_block(page, extent)
-            self._sound.add(key)
-        layout, kind, start = self.layout, CODECS[self.layout.codec], extent.offset + ALIGN
-        size = extent.tokens * layout.dim
-        codes = np.frombuffer(data, kind, size, start).reshape(extent.tokens, layout.dim)
-        start += size * kind.itemsize
-        scales = None
-        if layout.codec == "int8":
-            scales = np.frombuffer(data, "<f2", extent.tokens, start)
-            start += 2 * extent.tokens
-        return codes, scales, np.frombuffer(data, "<f2", layout.single_dim, start)
+    def will_need(self, shard: int, offset: int, size: int) -> None:
+        """Ask the system to have some bytes of a shard read soon; nothing waits for them."""
+        if hasattr(mmap, "MADV_WILLNEED") and offset >= 0 and offset + size <= self.ends[shard]:
+            start = offset - offset % mmap.PAGESIZE
+            self._maps[shard].madvise(mmap.MADV_WILLNEED, start, offset + size - start)
 
     def raw(self, page: int, extent: Extent) -> Block:
         """A block as it lies on the disk, sound or not, for copying. Raises DamageError where it is not there."""
