@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,12 +67,14 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What every block of an index looks like. index: 16 bytes that name it; single_dim: D of the pooled vector."""
+    """What every block of an index looks like. index: 16 bytes that name it; single_dim: D of the pooled vector;
+    centre: (dim,) float32 of a codec that takes it away, None before the first tokens and for the other codecs."""
 
     index: bytes
     dim: int
     codec: str
     single_dim: int
+    centre: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def row_bytes(self) -> int:
@@ -94,7 +96,7 @@ class Layout:
 
     def block(self, page: int, vectors: np.ndarray, pooled: np.ndarray) -> Block:
         """A page's (t, d) vectors and (D,) pooled vector -> its block. Raises ValueError for what is not finite."""
-        codes, scales = encode(vectors, self.codec)
+        codes, scales = encode(vectors, self.codec, self.centre)
         with np.errstate(over="ignore"):
             half = np.asarray(pooled, np.float32).astype("<f2")
         if half.shape != (self.single_dim,) or not np.isfinite(half).all():

@@ -53,12 +53,13 @@ class Ragged:
 @dataclass(frozen=True, slots=True)
 class Codes:
     """Encoded rows of n pages. values: (T, w), what `codec` made of (T, d); scales: (T,) float16, or None for a codec
-    without; offsets as in `Ragged`."""
+    without; centre: (d,) float32 that was taken away from each vector before, or None; offsets as in `Ragged`."""
 
     values: np.ndarray
     offsets: np.ndarray
     codec: str
     scales: np.ndarray | None = None
+    centre: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_offsets(self.offsets, len(self.values))
@@ -76,7 +77,8 @@ class Codes:
 class Views:
     """Encoded rows of n pages where they lie. addresses: (n,) uint64 of each page's first row; lengths: (n,) int64
     rows; width: of a row, in elements of `kind`; scales: (n,) uint64 addresses of (t,) float16, or None; dim: d of
-    the vectors; owner: what must live as long as this is used. A page of no rows may have any address."""
+    the vectors; owner: what must live as long as this is used; centre: as in `Codes`. A page of no rows may have any
+    address."""
 
     addresses: np.ndarray
     lengths: np.ndarray
@@ -86,6 +88,7 @@ class Views:
     kind: np.dtype
     scales: np.ndarray | None = None
     owner: object = field(default=None, repr=False)
+    centre: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -100,7 +103,7 @@ class Views:
             ctypes.memmove(values[rows].ctypes.data, int(self.addresses[i]), values[rows].nbytes)
             if scales is not None and self.scales is not None:
                 ctypes.memmove(scales[rows].ctypes.data, int(self.scales[i]), scales[rows].nbytes)
-        return Codes(values, offsets, self.codec, scales)
+        return Codes(values, offsets, self.codec, scales, self.centre)
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -135,7 +135,7 @@ class Snapshot:
         layout = self.layout
         scales = starts + (lengths * layout.row_bytes).astype(np.uint64) if layout.scale_bytes else None
         kind, columns = CODECS[layout.codec], width(layout.codec, layout.dim)
-        return Views(starts, lengths, layout.codec, layout.dim, columns, kind, scales, self.state.shards)
+        return Views(starts, lengths, layout.codec, layout.dim, columns, kind, scales, self.state.shards, layout.centre)
 
     def gather(self, ids: Sequence[int] | np.ndarray) -> Codes:
         """A copy of the stored tokens of n pages, in the order asked for; a damaged page has none."""
