@@ -88,7 +88,7 @@ def decode(codes: Codes) -> np.ndarray:
 
 
 def rotated(vectors: np.ndarray, codec: str) -> np.ndarray:
-    """(m, d) vectors in the space of a codec's codes: q . v = rotated(q) . scale steps + q . centre, steps whole numbers."""
+    """(m, d) vectors in the space of a codec's codes: q . v = rotated(q) . code + q . centre."""
     return vectors @ _rotation(vectors.shape[1]).T if codec == "int4" else vectors
 
 
