@@ -1,0 +1,95 @@
+// The kernels for x86-64 with AVX2, FMA, F16C and POPCNT (Intel since Haswell, AMD since Excavator).
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "native.h"
+
+#define OCTAVO_LAMBDA __attribute__((always_inline))
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,popcnt"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c,popcnt")
+#endif
+
+namespace octavo {
+namespace haswell {
+
+constexpr int LANES = 8, TILE_ROWS = 6;
+constexpr int64_t CACHED = 1 << 17;
+constexpr float BYTE_STEPS = 63;  // two products of an unsigned byte with it fit 16 bits
+
+struct Ints {
+    __m256i v;
+    static OCTAVO_INLINE Ints all(int32_t x) { return {_mm256_set1_epi32(x)}; }
+    static OCTAVO_INLINE Ints load(const int32_t *from) {
+        return {_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from))};
+    }
+    OCTAVO_INLINE void store(int32_t *to) const { _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), v); }
+};
+struct Floats {
+    __m256 v;
+    static OCTAVO_INLINE Floats all(float x) { return {_mm256_set1_ps(x)}; }
+    static OCTAVO_INLINE Floats zero() { return {_mm256_setzero_ps()}; }
+    static OCTAVO_INLINE Floats load(const float *from) { return {_mm256_loadu_ps(from)}; }
+    OCTAVO_INLINE void store(float *to) const { _mm256_storeu_ps(to, v); }
+};
+OCTAVO_INLINE Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v)}; }
+OCTAVO_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+OCTAVO_INLINE Floats maximum(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
+OCTAVO_INLINE Ints where_greater(Floats a, Floats b, Ints yes, Ints no) {
+    return {_mm256_blendv_epi8(no.v, yes.v, _mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)))};
+}
+OCTAVO_INLINE Floats to_floats(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
+OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
+    const __m256i pairs = _mm256_maddubs_epi16(x.v, q.v);
+    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+inline void halves(const uint8_t *from, float *to, int64_t count) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + 2 * i))));
+    for (; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, from + 2 * i, 2);
+        to[i] = _cvtsh_ss(bits);
+    }
+}
+
+#include "tile.h"
+#include "page.h"
+#include "bits.h"
+
+uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
+    const auto row = [&](int64_t i) OCTAVO_LAMBDA {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(table + 32 * load_any<uint16_t>(codes + i)));
+    };
+    __m256i best[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        repeat<8>([&](auto j) OCTAVO_LAMBDA { best[j % 4] = _mm256_max_epu8(best[j % 4], row(i + j)); });
+    for (; i < count; i++) best[0] = _mm256_max_epu8(best[0], row(i));
+    best[0] = _mm256_max_epu8(_mm256_max_epu8(best[0], best[1]), _mm256_max_epu8(best[2], best[3]));
+    const __m256i sums = _mm256_sad_epu8(best[0], _mm256_setzero_si256());
+    const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    return static_cast<uint32_t>(_mm_cvtsi128_si64(two) + _mm_extract_epi64(two, 1));
+}
+
+const Kernel *kernel(int32_t codec, int32_t precision) {
+    if (precision == FLOAT_QUERY) return &kernel_of<FloatProduct>;
+    if (precision == BINARY_QUERY) return codec == BINARY ? &hamming : nullptr;
+    return codec == INT8 || codec == INT4 ? &kernel_of<ByteProduct<1>> : nullptr;
+}
+
+}  // namespace haswell
+
+const Set avx2{"avx2", haswell::kernel, &haswell::kernel_of<haswell::ByteProduct<1>>, haswell::scan};
+
+}  // namespace octavo
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,235 @@
+// The C functions: choose an instruction set, pack the query once, hand pages to threads.
+//
+// Each returns 0, or what was wrong: 1 no such instruction set here, 2 no kernel for this codec and precision, 3 out of
+// memory, 4 a code outside of the table. Sizes and addresses are the caller's to check.
+#include <atomic>
+#include <limits>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "native.h"
+
+namespace octavo {
+namespace {
+
+enum Failure : int32_t { NONE, NO_SET, NO_KERNEL, NO_MEMORY, NO_CODE };
+
+struct Entry {
+    const Set *set;
+    bool here;
+};
+
+// Best last.
+const std::vector<Entry> &sets() {
+    static const std::vector<Entry> all = [] {
+        std::vector<Entry> found{{&portable, true}};
+#if defined(__x86_64__)
+        __builtin_cpu_init();
+        const bool second = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                            __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt");
+        found.push_back({&avx2, second});
+        found.push_back({&avx512, second && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                                      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+                                      __builtin_cpu_supports("avx512vpopcntdq")});
+#endif
+        return found;
+    }();
+    return all;
+}
+
+const Set *set_of(int32_t index) {
+    if (index < 0 || index >= static_cast<int32_t>(sets().size()) || !sets()[static_cast<size_t>(index)].here) return nullptr;
+    return sets()[static_cast<size_t>(index)].set;
+}
+
+// Memory for n of T on a cache line.
+template <class T> struct Aligned {
+    T *at;
+    explicit Aligned(int64_t n) : at(static_cast<T *>(::operator new(sizeof(T) * static_cast<size_t>(n) + 64, std::align_val_t(64)))) {}
+    ~Aligned() { ::operator delete(at, std::align_val_t(64)); }
+    Aligned(const Aligned &) = delete;
+    Aligned &operator=(const Aligned &) = delete;
+};
+
+// Call work(first, last) for runs of the n items, on that many threads; runs are taken as threads become free.
+template <class F> void share(int64_t n, int64_t run, int32_t threads, F work) {
+    std::atomic<int64_t> next{0};
+    const auto loop = [&] {
+        work([&](auto each) {
+            for (int64_t first; (first = next.fetch_add(run)) < n;)
+                for (int64_t i = first; i < n && i < first + run; i++) each(i);
+        });
+    };
+    std::vector<std::thread> others;
+    const int64_t most = (n + run - 1) / run;
+    try {
+        for (int64_t i = 1; i < threads && i < most; i++) others.emplace_back(loop);
+    } catch (const std::system_error &) {  // no more threads to be had: those there are do the work
+    }
+    loop();
+    for (auto &thread : others) thread.join();
+}
+
+struct Request {
+    Query query;
+    const int64_t *query_offsets;
+    int64_t queries, pages;
+    float *scores;     // (queries, pages)
+    int32_t *winners;  // (pages, tokens) or null
+};
+
+// page_of(i) gives the i-th page.
+template <class F> int32_t score_pages(const Kernel &kernel, Pack &pack, const Request &request, int32_t threads, F page_of) {
+    const int64_t tokens = request.query.tokens;
+    std::atomic<bool> failed{false};
+    share(request.pages, 4, threads, [&](auto pages) {
+        try {
+            Aligned<uint8_t> rows(kernel.scratch_bytes(request.query));
+            Aligned<float> best(pack.padded);
+            Aligned<int32_t> where(pack.padded);
+            Scratch scratch{rows.at, best.at, where.at, request.winners != nullptr};
+            pages([&](int64_t i) {
+                const Page page = page_of(i);
+                for (int64_t j = 0; j < pack.padded; j++) {
+                    best.at[j] = -std::numeric_limits<float>::infinity();
+                    where.at[j] = page.rows ? 0 : -1;
+                }
+                if (page.rows) kernel.score(pack, page, scratch);
+                for (int64_t q = 0; q < request.queries; q++) {
+                    double sum = 0;
+                    for (int64_t j = request.query_offsets[q]; j < request.query_offsets[q + 1]; j++)
+                        sum += static_cast<double>(best.at[j]) * (page.codes ? 1.0 : static_cast<double>(pack.factor[j]));
+                    if (!page.rows) sum = -std::numeric_limits<double>::infinity();
+                    request.scores[q * request.pages + i] = static_cast<float>(sum);
+                }
+                if (request.winners)
+                    for (int64_t j = 0; j < tokens; j++) request.winners[i * tokens + j] = where.at[j];
+            });
+        } catch (const std::bad_alloc &) {
+            failed = true;
+        }
+    });
+    return failed ? NO_MEMORY : NONE;
+}
+
+constexpr int64_t MOST_DIGITS = 3;
+
+struct PackMemory {
+    Aligned<uint8_t> data;
+    Aligned<int32_t> start;
+    Aligned<float> factor;
+    Pack pack;
+    PackMemory(const Kernel &kernel, const Query &query, int32_t codec)
+        : data(kernel.data_bytes(query)),
+          start((query.tokens + 64) * MOST_DIGITS),
+          factor(query.tokens + 64),
+          pack{0, 0, 0, 0, data.at, start.at, factor.at, codec} {
+        kernel.pack(query, pack);
+    }
+};
+
+template <class F> int32_t guarded(F f) {
+    try {
+        return f();
+    } catch (const std::bad_alloc &) {
+        return NO_MEMORY;
+    }
+}
+
+}  // namespace
+}  // namespace octavo
+
+using namespace octavo;
+
+extern "C" {
+
+#define OCTAVO_API __attribute__((visibility("default")))
+
+// Rises with every change of these functions, so that a library left by an older build is not called.
+OCTAVO_API int32_t octavo_version() { return 1; }
+
+// Name of the index-th instruction set, best last; "" for one this processor lacks; null past the end.
+OCTAVO_API const char *octavo_set(int32_t index) {
+    if (index < 0 || index >= static_cast<int32_t>(sets().size())) return nullptr;
+    return set_of(index) ? set_of(index)->name : "";
+}
+
+// values, scales: (pages) addresses; lengths: (pages) rows; scales and winners may be null.
+OCTAVO_API int32_t octavo_maxsim(int32_t set, int32_t codec, int32_t precision, int32_t threads, const float *query,
+                                 const int64_t *query_offsets, int64_t queries, int64_t dim, const uint64_t *values,
+                                 const int64_t *lengths, const uint64_t *scales, int64_t pages, float *scores,
+                                 int32_t *winners) {
+    const Set *chosen = set_of(set);
+    if (!chosen) return NO_SET;
+    const Kernel *kernel = chosen->kernel(codec, precision);
+    if (!kernel) return NO_KERNEL;
+    return guarded([&] {
+        const Request request{{query, query_offsets[queries], dim}, query_offsets, queries, pages, scores, winners};
+        PackMemory memory(*kernel, request.query, codec);
+        return score_pages(*kernel, memory.pack, request, threads, [&](int64_t i) {
+            return Page{reinterpret_cast<const uint8_t *>(values[i]),
+                        scales ? reinterpret_cast<const uint8_t *>(scales[i]) : nullptr, lengths[i],
+                        i + 1 < pages ? reinterpret_cast<const uint8_t *>(values[i + 1]) : nullptr, nullptr, nullptr};
+        });
+    });
+}
+
+// Largest of `count` codes.
+static uint16_t largest(const uint16_t *codes, int64_t count) {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < count; i++) found = codes[i] > found ? codes[i] : found;
+    return found;
+}
+
+// table: (centroids, 32); offsets: (n + 1) into codes; rows: (pages) of the n to scan, or null for the first `pages`.
+OCTAVO_API int32_t octavo_scan(int32_t set, int32_t threads, const uint8_t *table, int64_t centroids,
+                               const uint16_t *codes, const int64_t *offsets, const int64_t *rows, int64_t pages,
+                               uint32_t *sums) {
+    const Set *chosen = set_of(set);
+    if (!chosen) return NO_SET;
+    std::atomic<bool> outside{false};
+    return guarded([&]() -> int32_t {
+        share(pages, 256, threads, [&](auto each) {
+            each([&](int64_t i) {
+                const int64_t row = rows ? rows[i] : i, count = offsets[row + 1] - offsets[row];
+                const uint16_t *from = codes + offsets[row];
+                if (count && largest(from, count) >= centroids) {
+                    outside = true;
+                    return;
+                }
+                sums[i] = chosen->scan(table, from, count);
+            });
+        });
+        return outside ? NO_CODE : NONE;
+    });
+}
+
+// table: (centroids, width) similarities of each query token, width the tokens rounded up to 16; values: (T, dim / 8),
+// codes and scales (T), offsets (n + 1), rows as in octavo_scan. query: the rotated tokens.
+OCTAVO_API int32_t octavo_residual(int32_t set, int32_t threads, const float *query, const int64_t *query_offsets,
+                                   int64_t queries, int64_t dim, const float *table, int64_t centroids,
+                                   const uint8_t *values, const uint16_t *codes, const uint8_t *scales,
+                                   const int64_t *offsets, const int64_t *rows, int64_t pages, float *scores,
+                                   int32_t *winners) {
+    const Set *chosen = set_of(set);
+    if (!chosen) return NO_SET;
+    for (int64_t i = 0; i < pages; i++) {
+        const int64_t row = rows ? rows[i] : i, count = offsets[row + 1] - offsets[row];
+        if (count && largest(codes + offsets[row], count) >= centroids) return NO_CODE;
+    }
+    return guarded([&] {
+        const Request request{{query, query_offsets[queries], dim}, query_offsets, queries, pages, scores, winners};
+        PackMemory memory(*chosen->residual, request.query, BINARY);
+        const auto at = [&](int64_t i) { return offsets[rows ? rows[i] : i]; };
+        return score_pages(*chosen->residual, memory.pack, request, threads, [&](int64_t i) {
+            const int64_t row = rows ? rows[i] : i, first = offsets[row];
+            return Page{values + first * (dim / 8), scales + 2 * first, offsets[row + 1] - first,
+                        i + 1 < pages ? values + at(i + 1) * (dim / 8) : nullptr, codes + first, table};
+        });
+    });
+}
+}

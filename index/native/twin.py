@@ -1,0 +1,129 @@
+"""The native kernels in numpy: the reference that they are tested against, and what answers where none was compiled.
+
+Each function has the signature of its namesake in `index.native` and gives the same values, a page at a time, so that
+no similarity matrix of the whole store is made. Not here: what to do with the scores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+
+from index.ragged import Ragged
+
+
+def maxsim(
+    queries: Ragged,
+    addresses: np.ndarray,
+    lengths: np.ndarray,
+    codec: str,
+    dim: int,
+    scales: np.ndarray | None = None,
+    query: str = "fp32",
+    threads: int = 1,
+    argmax: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """See index.native.maxsim."""
+    tokens = rounded(np.ascontiguousarray(queries.values, np.float32), query)
+
+    def page(i: int) -> np.ndarray:
+        rows = _at(addresses[i], int(lengths[i]) * row_bytes(codec, dim)).reshape(int(lengths[i]), -1)
+        scale = None if scales is None else _at(scales[i], 2 * int(lengths[i])).view("<f2")
+        return decoded(rows, codec, dim, scale)
+
+    return _score(queries.offsets, np.asarray(lengths, np.int64), lambda i: tokens @ page(i).T, len(tokens), argmax)
+
+
+def scan(
+    table: np.ndarray, codes: np.ndarray, offsets: np.ndarray, rows: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """See index.native.scan."""
+    wanted = np.arange(len(offsets) - 1) if rows is None else rows
+    if len(codes) and codes.max() >= len(table):
+        raise ValueError("a centroid code lies outside of the table")
+    sums = np.zeros(len(wanted), np.uint32)
+    for place, row in enumerate(wanted):
+        if offsets[row] < offsets[row + 1]:
+            best = table[codes[offsets[row] : offsets[row + 1]]].max(axis=0)
+            sums[place] = best.sum(dtype=np.uint32)
+    return sums
+
+
+def residual(
+    queries: Ragged,
+    table: np.ndarray,
+    values: np.ndarray,
+    codes: np.ndarray,
+    scales: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray | None = None,
+    threads: int = 1,
+    argmax: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """See index.native.residual."""
+    wanted = np.arange(len(offsets) - 1) if rows is None else np.asarray(rows, np.int64)
+    tokens = np.ascontiguousarray(queries.values, np.float32)
+
+    def similarity(i: int) -> np.ndarray:
+        rows_ = slice(offsets[wanted[i]], offsets[wanted[i] + 1])
+        signs = decoded(values[rows_], "binary", tokens.shape[1], scales[rows_])
+        return tokens @ signs.T + table[codes[rows_]].T
+
+    lengths = np.asarray(offsets, np.int64)[wanted + 1] - np.asarray(offsets, np.int64)[wanted]
+    return _score(queries.offsets, lengths, similarity, len(tokens), argmax)
+
+
+def row_bytes(codec: str, dim: int) -> int:
+    """Bytes that one token of `dim` components is stored in."""
+    return {"fp32": 4 * dim, "fp16": 2 * dim, "int8": dim, "int4": dim // 2, "binary": dim // 8}[codec]
+
+
+def decoded(rows: np.ndarray, codec: str, dim: int, scales: np.ndarray | None) -> np.ndarray:
+    """(t, bytes) uint8 -> (t, dim) float32."""
+    rows = np.ascontiguousarray(rows)
+    if codec in ("fp32", "fp16"):
+        return rows.view("<f4" if codec == "fp32" else "<f2").reshape(len(rows), dim).astype(np.float32)
+    if codec == "int8":
+        values = rows.view(np.int8).astype(np.float32)
+    elif codec == "int4":
+        values = np.concatenate([rows & 15, rows >> 4], axis=1).astype(np.float32) - 8
+    else:
+        values = np.unpackbits(rows, axis=1, bitorder="little").astype(np.float32) * 2 - 1
+    assert scales is not None, codec
+    return values * scales.astype(np.float32)[:, None]
+
+
+def rounded(tokens: np.ndarray, query: str) -> np.ndarray:
+    """(m, d) query tokens as their precision leaves them: int8 keeps 127 steps either way of the token's largest
+    component, binary the signs and the mean magnitude."""
+    if query == "int8":
+        steps = np.abs(tokens).max(axis=1, keepdims=True, initial=0.0) / 127
+        return np.rint(np.divide(tokens, steps, out=np.zeros_like(tokens), where=steps > 0)) * steps
+    if query == "binary":
+        return np.where(tokens >= 0, np.float32(1), np.float32(-1)) * np.abs(tokens).mean(axis=1, keepdims=True)
+    return tokens
+
+
+def _at(address: int, count: int) -> np.ndarray:
+    """A copy of `count` bytes of memory."""
+    return np.frombuffer(ctypes.string_at(int(address), count), np.uint8) if count else np.zeros(0, np.uint8)
+
+
+def _score(
+    query_offsets: np.ndarray,
+    lengths: np.ndarray,
+    similarity: Callable[[int], np.ndarray],
+    tokens: int,
+    argmax: bool,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """similarity(i): (M, t) of the i-th page."""
+    scores = np.full((len(query_offsets) - 1, len(lengths)), -np.inf, np.float32)
+    winners = np.full((len(lengths), tokens), -1, np.int32)
+    for i in np.flatnonzero(lengths):
+        found = similarity(int(i))
+        sums = np.concatenate([[0.0], np.cumsum(found.max(axis=1), dtype=np.float64)])
+        scores[:, i] = sums[query_offsets[1:]] - sums[query_offsets[:-1]]
+        winners[i] = found.argmax(axis=1)
+    return (scores, winners) if argmax else scores

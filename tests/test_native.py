@@ -1,0 +1,171 @@
+"""Native kernels: every instruction set of this machine and the numpy twins against fp64, odd shapes and addresses."""
+
+import numpy as np
+import pytest
+
+from index import native
+from index.native import twin
+from index.ragged import Ragged, offsets_of
+
+SETS = [name for name in native.instruction_sets() if name]
+
+
+class Store:
+    """Pages of random codes at odd addresses."""
+
+    def __init__(self, rng, codec, dim, lengths):
+        self.codec, self.dim, self.lengths = codec, dim, np.array(lengths, np.int64)
+        width = twin.row_bytes(codec, dim)
+        self.memory, self.addresses, self.scales = (
+            [],
+            np.zeros(len(lengths), np.uint64),
+            np.zeros(len(lengths), np.uint64),
+        )
+        self.decoded = []
+        for i, t in enumerate(lengths):
+            if codec in ("fp32", "fp16"):
+                rows = rng.standard_normal((t, dim)).astype("<f4" if codec == "fp32" else "<f2").view(np.uint8)
+            elif codec == "int8":
+                rows = rng.integers(-127, 128, (t, dim), dtype=np.int8).view(np.uint8)
+            elif codec == "int4":
+                rows = (rng.integers(1, 16, (t, width)) | rng.integers(1, 16, (t, width)) << 4).astype(np.uint8)
+            else:
+                rows = rng.integers(0, 256, (t, width), dtype=np.uint8)
+            scale = (rng.random(t) * 0.1).astype("<f2")
+            self.addresses[i] = self.keep(rows.tobytes(), 1 + i % 3)
+            self.scales[i] = self.keep(scale.tobytes(), 1 + i % 2)
+            self.decoded.append(twin.decoded(rows.reshape(t, width), codec, dim, scale).astype(np.float64))
+
+    def keep(self, content, shift):
+        memory = np.frombuffer(b"\0" * shift + content, np.uint8).copy()  # ends where the rows end
+        self.memory.append(memory)
+        return memory.ctypes.data + shift
+
+    def score(self, function, queries, **options):
+        scales = None if self.codec in ("fp32", "fp16") else self.scales
+        return function(queries, self.addresses, self.lengths, self.codec, self.dim, scales, **options)
+
+    def exact(self, queries):
+        """fp64: (b, n) scores and (n, M, t) similarities."""
+        similarities = [queries.values.astype(np.float64) @ page.T for page in self.decoded]
+        scores = [
+            [s[a:b].max(axis=1).sum() if s.shape[1] else -np.inf for s in similarities]
+            for a, b in zip(queries.offsets, queries.offsets[1:], strict=False)
+        ]
+        return np.array(scores), similarities
+
+
+def ragged_queries(rng, dim, lengths):
+    return Ragged(rng.standard_normal((sum(lengths), dim)).astype(np.float32), offsets_of(lengths))
+
+
+SHAPES = [
+    (128, [32], [0, 1, 2, 3, 5, 13, 14, 15, 27, 28, 29, 57, 256]),
+    (128, [16, 1, 0, 7], [1, 0, 0, 100, 31]),
+    (7, [3], [1, 9, 0, 40]),
+    (20, [40], [6, 17, 33]),
+    (64, [48, 5], [11, 1, 30]),
+    (96, [1], [3, 64]),
+    (320, [20, 20, 20], [19, 45]),
+    (648, [33], [8, 21]),
+    (2048, [70], [5, 37]),
+]
+PAIRS = [(codec, query) for query, codecs in native.PRECISIONS.items() for codec in codecs]
+
+
+@pytest.mark.parametrize("isa", [*SETS, "numpy"])
+@pytest.mark.parametrize("codec, query", PAIRS)
+@pytest.mark.parametrize("dim, query_lengths, lengths", SHAPES)
+def test_scores_and_winners(isa, codec, query, dim, query_lengths, lengths, monkeypatch):
+    if dim % {"binary": 8, "int4": 2}.get(codec, 1):
+        return
+    monkeypatch.setenv("OCTAVO_KERNELS", isa)
+    rng = np.random.default_rng([dim, len(lengths), native.CODECS.index(codec)])
+    store, queries = Store(rng, codec, dim, lengths), ragged_queries(rng, dim, query_lengths)
+    rounded = Ragged(twin.rounded(queries.values, query), queries.offsets) if query == "binary" else queries
+    exact = [rounded.values.astype(np.float64) @ page.T for page in store.decoded]
+    # what a similarity may be off by: half a step a component of an 8-bit query (63 steps without VNNI)
+    norms = [np.abs(page).sum(axis=1).max(initial=0) * np.abs(queries.values).max(axis=1) for page in store.decoded]
+    allowed = {"fp32": 1e-6, "int8": 0.5 / 63, "binary": 1e-6}[query]
+    scores, winners = store.score(native.maxsim, queries, query=query, argmax=True)
+    assert scores.shape == (len(queries), len(lengths)) and scores.dtype == np.float32
+    for i, similarity in enumerate(exact):
+        if not lengths[i]:
+            assert (scores[:, i] == -np.inf).all() and (winners[i] == -1).all()
+            continue
+        best, slack = similarity.max(axis=1), allowed * norms[i]
+        for q, (a, b) in enumerate(zip(queries.offsets, queries.offsets[1:], strict=False)):
+            assert abs(scores[q, i] - best[a:b].sum()) <= slack[a:b].sum() + 1e-7
+        chosen = np.take_along_axis(similarity, winners[i][:, None].astype(np.int64), axis=1)[:, 0]
+        assert (best - chosen <= 2 * slack + 1e-7).all()
+    assert (store.score(native.maxsim, queries, query=query) == scores).all()
+    assert (store.score(native.maxsim, queries, query=query, threads=3) == scores).all()
+
+
+@pytest.mark.parametrize("isa", [*SETS, "numpy"])
+def test_scan_is_the_sum_of_the_largest(isa, monkeypatch):
+    monkeypatch.setenv("OCTAVO_KERNELS", isa)
+    rng = np.random.default_rng(0)
+    table = rng.integers(0, 256, (300, 32), dtype=np.uint8)
+    lengths = [0, 1, 7, 8, 9, 31, 200, 0]
+    codes, offsets = rng.integers(0, 300, sum(lengths), dtype=np.uint16), offsets_of(lengths)
+    expected = [
+        int(table[codes[a:b]].max(axis=0).sum()) if b > a else 0 for a, b in zip(offsets, offsets[1:], strict=False)
+    ]
+    assert native.scan(table, codes, offsets).tolist() == expected
+    assert native.scan(table, codes, offsets, threads=2).tolist() == expected
+    rows = np.array([5, 0, 5, 6])
+    assert native.scan(table, codes, offsets, rows).tolist() == [expected[row] for row in rows]
+
+
+@pytest.mark.parametrize("isa", [*SETS, "numpy"])
+@pytest.mark.parametrize("dim, query_lengths", [(128, [32]), (24, [3, 0, 40]), (320, [17])])
+def test_residual_adds_signs_to_centroids(isa, dim, query_lengths, monkeypatch):
+    monkeypatch.setenv("OCTAVO_KERNELS", isa)
+    rng = np.random.default_rng(dim)
+    queries = ragged_queries(rng, dim, query_lengths)
+    lengths = [0, 1, 5, 29, 64]
+    offsets = offsets_of(lengths)
+    table = rng.standard_normal((50, len(queries.values))).astype(np.float32)
+    values = rng.integers(0, 256, (sum(lengths), dim // 8), dtype=np.uint8)
+    codes = rng.integers(0, 50, sum(lengths), dtype=np.uint16)
+    scales = rng.random(sum(lengths)).astype(np.float16)
+    rows = np.array([4, 0, 2, 2, 3, 1])
+    got, winners = native.residual(queries, table, values, codes, scales, offsets, rows, threads=2, argmax=True)
+    signs = twin.decoded(values, "binary", dim, scales).astype(np.float64)
+    for place, row in enumerate(rows):
+        here = slice(offsets[row], offsets[row + 1])
+        if not lengths[row]:
+            assert (got[:, place] == -np.inf).all() and (winners[place] == -1).all()
+            continue
+        similarity = queries.values @ signs[here].T + table[codes[here]].T
+        slack = np.abs(signs[here]).sum(axis=1).max() * np.abs(queries.values).max(axis=1) * 0.5 / 127 + 1e-5
+        for q, (a, b) in enumerate(zip(queries.offsets, queries.offsets[1:], strict=False)):
+            assert abs(got[q, place] - similarity.max(axis=1)[a:b].sum()) <= slack[a:b].sum()
+        chosen = np.take_along_axis(similarity, winners[place][:, None].astype(np.int64), axis=1)[:, 0]
+        assert (similarity.max(axis=1) - chosen <= 2 * slack).all()
+
+
+def test_what_does_not_agree_is_refused():
+    queries = Ragged(np.ones((2, 16), np.float32), np.array([0, 2]))
+    page = np.ones((3, 16), np.float32)
+    at, three = np.array([page.ctypes.data], np.uint64), np.array([3])
+    assert native.maxsim(queries, at, three, "fp32", 16) == 32
+    for arguments, wrong in [
+        ((queries, at, three, "fp32", 8), "query tokens"),
+        ((queries, at, three, "fp64", 16), "codec must be"),
+        ((queries, at, three, "int8", 16), "scales"),
+        ((queries, at, three, "fp32", 16, None, "int8"), "query must be"),
+        ((queries, at, np.array([3, 3]), "fp32", 16), "one size"),
+        ((queries, at, np.array([-3]), "fp32", 16), "negative"),
+        ((queries, np.zeros(1, np.uint64), three, "fp32", 16), "address 0"),
+    ]:
+        with pytest.raises(ValueError, match=wrong):
+            native.maxsim(*arguments)
+    table, codes, offsets = np.zeros((4, 32), np.uint8), np.array([0, 4], np.uint16), np.array([0, 2])
+    with pytest.raises(ValueError, match="outside of the table"):
+        native.scan(table, codes, offsets)
+    with pytest.raises(ValueError, match="rows must lie"):
+        native.scan(table, codes, offsets, np.array([1]))
+    with pytest.raises(ValueError, match="offsets must rise"):
+        native.scan(table, codes, np.array([0, 3]))
