@@ -3,7 +3,7 @@
     LOCK              flock of the writer, with who holds it
     catalog.sqlite3   what exists (index.catalog); its transactions are the only commit point
     shards/*.tok      token vectors (index.store, index.blocks)
-    cache/            pooled vectors for FAISS (index.candidates); may be deleted at any time
+    cache/            what the first stage derives from them (index.cache); may be deleted at any time
 
 Settings (dimension, codec, candidates, the encoder's fingerprint) are written once, at creation, and read ever after.
 """
@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from index import candidates, catalog
+from index import cache, candidates, catalog
 from index.blocks import Layout
+from index.candidates import STAGES
 from index.codec import CODECS
 from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex, OldFormat
 from index.failpoint import failpoint
@@ -35,7 +36,6 @@ from index.store import sync_folder
 from index.writer import Writer
 
 logger = logging.getLogger("octavo.index")
-STAGES = ("auto", "exact", "pooled")
 
 
 class Settings(NamedTuple):
@@ -146,12 +146,12 @@ class Index:
         raise AssertionError("unreachable")
 
     def _save_cache(self) -> None:
-        """Leave the pooled vectors of this generation behind, for the next process that opens the index."""
+        """Leave the first stage of this generation behind, for the next process that opens the index."""
         with self.snapshot() as snapshot:
-            stage = snapshot.first_stage
-            if isinstance(stage, candidates.Pooled):
+            stage: Any = snapshot.first_stage
+            if stage.kind != "exact":
                 try:
-                    candidates.save(stage, self.folder / "cache", self.layout.index, snapshot.generation)
+                    cache.save(self.folder, stage.kind, self.layout.index, *stage.state())
                 except OSError as error:
                     logger.warning("the cache was not written, the next process makes it again: %s", error)
 

@@ -20,9 +20,9 @@ from sqlite_utils import Database
 
 from index import candidates, catalog, text
 from index.blocks import ALIGN, Extent, Extents, Layout
-from index.codec import CODECS, width
+from index.codec import CODECS, decode, width
 from index.errors import DamageError
-from index.ragged import Codes, Views
+from index.ragged import Codes, Ragged, Views
 from index.store import Shards, shard_path
 from index.where import compile_where
 
@@ -131,7 +131,7 @@ class Snapshot:
 
     def views(self, ids: Sequence[int] | np.ndarray) -> Views:
         """The stored tokens of n pages where they lie in the maps, in the order asked for; a damaged page has none."""
-        rows, starts, lengths = self._places(np.asarray(ids, np.int64).reshape(-1))
+        _, starts, lengths = self._places(np.asarray(ids, np.int64).reshape(-1))
         layout = self.layout
         scales = starts + (lengths * layout.row_bytes).astype(np.uint64) if layout.scale_bytes else None
         kind, columns = CODECS[layout.codec], width(layout.codec, layout.dim)
@@ -140,6 +140,11 @@ class Snapshot:
     def gather(self, ids: Sequence[int] | np.ndarray) -> Codes:
         """A copy of the stored tokens of n pages, in the order asked for; a damaged page has none."""
         return self.views(ids).codes()
+
+    def vectors(self, ids: Sequence[int] | np.ndarray) -> Ragged:
+        """The tokens (t, d) of n pages as float32, in the order asked for."""
+        codes = self.gather(ids)
+        return Ragged(decode(codes), codes.offsets)
 
     def pooled(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, D) float32: the pooled vectors of pages; zeros for a damaged one."""
@@ -205,17 +210,18 @@ class Snapshot:
         return self.state.first_stage
 
     def _build_first_stage(self) -> candidates.Candidates:
-        ids = self.state.ids[self.state.extents.tokens > 0]
+        ids, layout = self.state.ids[self.state.extents.tokens > 0], self.layout
         if self.stage == "exact":
             return candidates.Exact(ids)
-        if isinstance(self.state.before, candidates.Pooled):
-            pooled = self.state.before.copy()
+        before: Any = self.state.before
+        if before is not None and before.kind == self.stage:
+            stage = before.copy()
         else:
-            saved = candidates.load(self.folder / "cache", self.layout.index, self.layout.single_dim)
-            pooled = saved or candidates.Pooled(self.layout.single_dim)
-        pooled.update(ids, self.pooled)
-        pooled.remove(np.array(sorted(self.state.damaged), np.int64))  # looked at again by the next process
-        return pooled
+            stage = candidates.restored(self.stage, self.folder, layout.index, layout.dim, layout.single_dim)
+            stage = stage or candidates.empty(self.stage, layout.dim, layout.single_dim)
+        stage.update(ids, self)
+        stage.remove(np.array(sorted(self.state.damaged), np.int64))  # looked at again by the next process
+        return stage
 
     def allowed(self, where: dict[str, Any] | None) -> np.ndarray | None:
         """The ids that a filter leaves, rising, or None where there is no filter."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from index import candidates, catalog, lane
+from index import cache, catalog, lane
 from index.blocks import ALIGN, Extent, walk_block
 from index.directory import Index
 from index.errors import DamageError, FormatError, OctavoError
@@ -116,11 +116,10 @@ def _check_gaps(snapshot: Snapshot, shard: int, rows: dict[int, catalog.Row]) ->
 
 
 def _check_cache(index: Index) -> Iterator[Damage]:
-    path = index.folder / "cache" / candidates.FILE
-    if path.exists() and candidates.load(path.parent, index.layout.index, index.layout.single_dim) is None:
-        yield Damage(
-            "", 0, str(path), -1, "the cache is not what was written; it is not used. octavo rebuild makes it anew"
-        )
+    for path in sorted((index.folder / "cache").glob("*.cache")):
+        if not cache.whole(path):
+            reason = "the cache is not what was written; it is not used. octavo rebuild makes it anew"
+            yield Damage("", 0, str(path), -1, reason)
 
 
 def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
@@ -201,7 +200,8 @@ def rebuild(index: Index) -> dict[str, Any]:
             pages = sum(lane.put_document(writer.db, row) for row in documents)
             writer.next_generation()
         failpoint("rebuilt")
-        (index.folder / "cache" / candidates.FILE).unlink(missing_ok=True)
+        for path in (index.folder / "cache").glob("*"):
+            path.unlink()
         index.forget()
     return {"pages": pages}
 

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from index import Index, Origin, PageRecord
+from index.candidates import Queries
 from index.catalog import rows
 from index.codec import decode
+from index.pooling import pool_mean
+from index.ragged import Ragged
 from index.snapshot import Snapshot
 from index.writer import Writer
 
@@ -114,11 +117,14 @@ def text_search(index: Index, query: str) -> list[tuple[str, int, float]]:
         return sorted(hits, key=lambda hit: (-hit[2], hit[:2]))
 
 
+def asked(query: np.ndarray) -> Queries:
+    """One query (m, d) as a first stage takes it."""
+    return Queries(Ragged.of([query]), pool_mean(query)[None])
+
+
 def visual_search(snapshot: Snapshot, query: np.ndarray, n: int = 10) -> list[tuple[str, int, float]]:
     """(content, page, score) by MaxSim of the candidates for one query (m, d); a page without tokens is not found."""
-    from index.pooling import pool_mean
-
-    _, ids = snapshot.first_stage.search(pool_mean(query)[None], n)[0]
+    _, ids = snapshot.first_stage.search(asked(query), n)[0]
     found = snapshot.pages(ids.tolist())
     hits = []
     for page in ids.tolist():

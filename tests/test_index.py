@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from pages import DIM, WORDS, content_of, dump, origin_of, page_of, text_search, vectors_of, visual_search
+from pages import DIM, WORDS, asked, content_of, dump, origin_of, page_of, text_search, vectors_of, visual_search
 
 from index import Index, Origin, upkeep
 from index.codec import decode
@@ -30,7 +30,7 @@ names, paths = st.sampled_from(NAMES), st.sampled_from(PATHS)
 class Model(RuleBasedStateMachine):
     """What is in the index: visible and staged contents with their pages, and where they lie."""
 
-    @initialize(codec=st.sampled_from(["int8", "fp16"]), stage=st.sampled_from(["exact", "pooled"]))
+    @initialize(codec=st.sampled_from(["int8", "fp16"]), stage=st.sampled_from(["exact", "pooled", "codes"]))
     def create(self, codec: str, stage: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="octavo-model-"))
         self.tolerance = 0.01 if codec == "int8" else 0.0005
@@ -203,7 +203,7 @@ class Model(RuleBasedStateMachine):
             for where in (None, {"year": {"$gte": 2002}}, {"pages": {"$lt": 3}}):
                 allowed = snapshot.allowed(where)
                 among = live if allowed is None else [page for page in live if page in set(allowed.tolist())]
-                scores, ids = snapshot.first_stage.search(pool_mean(query)[None], 100, allowed)[0]
+                scores, ids = snapshot.first_stage.search(asked(query), 100, allowed)[0]
                 assert sorted(ids.tolist()) == among
                 if self.stage == "pooled":
                     assert ids.tolist() == sorted(ids.tolist(), key=lambda page: (-exact[page], page))

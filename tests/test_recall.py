@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.candidates import Pooled
+from index.candidates import Queries
+from index.pooled import Pooled
+from index.ragged import Ragged
 
 SETS = sorted((Path(__file__).parent / "data" / "recall").glob("*.npz"))
 
@@ -23,7 +25,7 @@ def share(name: Path, first: int) -> float:
         pages, ids, queries, best = (golden[key] for key in ("pages", "ids", "queries", "best"))
     stage = Pooled(pages.shape[1])
     stage.add(pages, ids)
-    found = stage.search(queries, first)
+    found = stage.search(Queries(Ragged.of(list(queries[:, None])), queries), first)
     return float(np.mean([np.isin(top, candidates) for top, (_, candidates) in zip(best, found, strict=True)]))
 
 

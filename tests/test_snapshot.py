@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_index import answers
-from pages import DIM, add, content_of, dump, filled, origin_of, page_of, vectors_of, visual_search
+from pages import DIM, add, asked, content_of, dump, filled, origin_of, page_of, vectors_of, visual_search
 
 from index import Index, catalog, upkeep
 from index.codec import decode
 from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex, OldFormat
-from index.pooling import pool_mean
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["faiss", "pages"])
@@ -139,7 +138,7 @@ def read(folder: Path, seconds: float, results: Any) -> None:
             for page, row in rows.items():
                 expected = vectors_of(NAMES[row["content"]], row["number"], 5)
                 whole &= bool(np.abs(decode(snapshot.gather([page])) - expected).max() < 0.01)
-            found = snapshot.first_stage.search(pool_mean(query)[None], 100)[0][1]
+            found = snapshot.first_stage.search(asked(query), 100)[0][1]
             whole &= set(found.tolist()) == set(ids)
             whole &= set(snapshot.match("title")[1].tolist()) == set(ids)
             last = snapshot.generation

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import DIM, add, content_of, dump, filled, origin_of, page_of, vectors_of
+from pages import DIM, add, asked, content_of, dump, filled, origin_of, page_of, vectors_of
 
 from index import Index, PageRecord, store, upkeep
 from index.blocks import ALIGN, Extent, Layout, walk_block
@@ -147,7 +147,7 @@ def test_odd_pages_are_stored_and_stay_finite(tmp_path: Path) -> None:
             assert np.isfinite(snapshot.pooled([page])).all(), number
             np.testing.assert_array_equal(snapshot.text(page)[2], np.repeat([[0, 0, 1, 1]], len(vectors), axis=0))
         assert snapshot.gather([]).values.shape == (0, DIM)
-        stage = snapshot.first_stage.search(vectors_of("one", 1, 1), 10)[0]
+        stage = snapshot.first_stage.search(asked(vectors_of("one", 1, 1)), 10)[0]
         assert 1 not in stage[1] and np.isfinite(stage[0]).all()
     assert upkeep.check(index) == []
     index.close()

@@ -1,0 +1,86 @@
+"""Token vectors -> the nearest of K centroids: training, codes, and a query's table of similarities.
+
+A token stands for its centroid (PLAID, Santhanam et al. 2022, section 3.2). K spherical centroids are trained by
+Lloyd's k-means on a sample; the similarity of each centroid with each query token, as a byte, is all that a scan of
+codes looks at. Not here: which pages have which codes (index.scan).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from index import native
+from index.codec import encode
+from index.ragged import Ragged
+
+MOST = 4096
+SAMPLE = 24  # tokens a centroid that training looks at
+ITERATIONS = 6
+_CHUNK = 8192
+
+
+def count(tokens: int) -> int:
+    """How many centroids a corpus of so many tokens gets: a power of two, from 16 to MOST."""
+    return min(max(1 << max(tokens // SAMPLE, 1).bit_length() - 1, 16), MOST)
+
+
+def train(sample: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """k centroids (k, d) float32 of norm 1 for a sample (s, d) of tokens; the same for the same sample and seed."""
+    rng = np.random.default_rng(seed)
+    sample = _unit(np.asarray(sample, np.float32))
+    centroids = sample[rng.choice(len(sample), k, replace=len(sample) < k)]
+    for _ in range(ITERATIONS):
+        codes, _ = assign(sample, centroids)
+        order = np.argsort(codes, kind="stable")
+        present, starts = np.unique(codes[order], return_index=True)
+        centroids[present] = np.add.reduceat(sample[order], starts, axis=0)
+        empty = np.setdiff1d(np.arange(k), present)
+        centroids[empty] = sample[rng.choice(len(sample), len(empty))]
+        centroids = _unit(centroids)
+    return centroids
+
+
+def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (T,) uint16 of the centroids of largest inner product with vectors (T, d), and those products (T,).
+
+    It is MaxSim of the tokens with one page of K centroids, both in 8 bits, whose winners are looked at.
+    """
+    rows, scales = encode(centroids, "int8")
+    places = [np.array([array.ctypes.data], np.uint64) for array in (rows, scales)]
+    codes, products = np.empty(len(vectors), np.uint16), np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), _CHUNK):
+        chunk = np.asarray(vectors[start : start + _CHUNK], np.float32)
+        tokens = Ragged(chunk, np.array([0, len(chunk)]))
+        size = np.array([len(rows)])
+        _, winners = native.maxsim(tokens, places[0], size, "int8", rows.shape[1], places[1], "int8", argmax=True)
+        codes[start : start + _CHUNK] = winners[0]
+        products[start : start + _CHUNK] = np.einsum("td,td->t", chunk, centroids[winners[0]])
+    return codes, products
+
+
+def tables(query: np.ndarray, centroids: np.ndarray) -> tuple[list[np.ndarray], float, float]:
+    """A query (m, d) as tables of bytes, each (K, 32) for 32 of its tokens, with step and floor.
+
+    A page whose best bytes add up to s scores about step * s + floor. A byte spans the same similarity for every token,
+    from what centroids reach in the mean to the best of them.
+    """
+    similarity = np.asarray(query, np.float32) @ centroids.T
+    high = similarity.max(axis=1)
+    span = max(float((high - similarity.mean(axis=1)).max(initial=0.0)), 1e-9)
+    low = high - np.float32(span)
+    similarity -= low[:, None]
+    similarity *= np.float32(255 / span)
+    np.clip(similarity, 0, 255, out=similarity)
+    codes = (similarity + np.float32(0.5)).astype(np.uint8)
+    blocks = []
+    for start in range(0, len(codes), native.LANES):
+        block = np.zeros((len(centroids), native.LANES), np.uint8)
+        part = codes[start : start + native.LANES]
+        block[:, : len(part)] = part.T
+        blocks.append(block)
+    return blocks, span / 255, float(low.sum())
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(norms, 1e-12)
