@@ -21,11 +21,12 @@ import click
 
 from retriever import maintenance
 from retriever import terminal as term
+from retriever.evaluation import command as evaluation
 from retriever.options import common, json_object, limits, opened, password_option, reading_options, where
 
 DEBUG = "OCTAVO_DEBUG"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tiff", ".pdf")
-RESUMABLE = ("add", "update", "retry", "demo")
+RESUMABLE = ("add", "update", "retry", "demo", "eval")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -272,4 +273,7 @@ def demo(documents: Path | None, index: Path, as_json: bool) -> int:
 
 
 for command in maintenance.COMMANDS:
+    octavo.add_command(command)
+
+for command in evaluation.COMMANDS:
     octavo.add_command(command)

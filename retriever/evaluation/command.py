@@ -1,0 +1,244 @@
+"""`octavo eval` and `octavo compare`: what they read off the command line and what they print."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retriever import terminal as term
+
+if TYPE_CHECKING:
+    from ingest.page import Encoder
+    from retriever.evaluation.datasets import QuestionSet
+    from retriever.evaluation.run import Result
+
+POOLS = (1, 2, 4)  # of a sweep
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(name="eval")
+@click.argument("sources", nargs=-1, required=True, metavar="FOLDER|NAME...")
+@click.option("--encoder", metavar="NAME", help="The one in the package by default.")
+@click.option(
+    "--mode", "modes", multiple=True, type=click.Choice(["hybrid", "visual", "text"]), help="May be repeated."
+)
+@click.option("--codec", "codecs", multiple=True, metavar="NAME", help="How vectors are kept (int8); may be repeated.")
+@click.option("--pool", "pools", multiple=True, type=click.IntRange(min=1), help="Tokens that become one vector (1).")
+@click.option("--candidates", "stages", multiple=True, metavar="STAGE", help="The first stage (auto); may be repeated.")
+@click.option("--sweep", is_flag=True, help="All codecs, pools and first stages, or those that are named.")
+@click.option("--measure", "measures", multiple=True, metavar="NAME@K", help="ndcg@5 first, and others, by default.")
+@click.option("--queries", type=click.IntRange(min=1), help="At most so many of a data set, drawn by a seed.")
+@click.option("--language", "languages", multiple=True, metavar="NAME", help="Only queries in it; may be repeated.")
+@click.option("--split", default="test", show_default=True, help="Of a data set that has several.")
+@click.option("--report", type=_FOLDER, metavar="FOLDER", help="Write report.html, eval.json and TREC run files there.")
+@click.option("--cache", type=_FOLDER, metavar="FOLDER", help="Where indexes are kept (~/.cache/octavo/eval).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def evaluate(
+    sources: tuple[str, ...],
+    encoder: str | None,
+    modes: tuple[str, ...],
+    codecs: tuple[str, ...],
+    pools: tuple[int, ...],
+    stages: tuple[str, ...],
+    sweep: bool,
+    measures: tuple[str, ...],
+    queries: int | None,
+    languages: tuple[str, ...],
+    split: str,
+    report: Path | None,
+    cache: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure how well the pages that answer are found.
+
+    A FOLDER has pdf/ or pages/, queries.jsonl and qrels.tsv, or is a copy of a data set of the hub; a NAME is one of
+    the hub (vidore/esg_reports_v2). A folder of documents alone is tried with words of its own: a smoke test.
+    """
+    from retriever.encoders import DEFAULT, load_encoder
+    from retriever.evaluation import datasets, results
+
+    names = _measures(measures)
+    systems = _systems(codecs, pools, stages, sweep)
+    cache = cache or datasets.cache_folder()
+    loaded = [found for source in sources for found in datasets.load(source, split, cache)]
+    loaded = [_chosen(found, queries, languages) for found in loaded]
+    engine = load_encoder(encoder or DEFAULT)
+    with _progress(as_json) as told:
+        done = [r for found in loaded for r in _measure(found, engine, systems, modes, names, cache, sweep, told)]
+    document = results.document(done, names, ["octavo", *sys.argv[1:]])
+    if report is not None:
+        _write(report, document, done, loaded, engine, cache)
+    _show(document, as_json, report)
+    return 0
+
+
+def _measures(given: Sequence[str]) -> tuple[str, ...]:
+    from retriever.evaluation import metrics
+
+    try:
+        for name in given:
+            metrics.measure(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--measure") from None
+    return tuple(dict.fromkeys([*given, *metrics.MEASURES]))
+
+
+def _systems(codecs: Sequence[str], pools: Sequence[int], stages: Sequence[str], sweep: bool) -> list[dict[str, Any]]:
+    """Every combination of what is asked for; in a sweep of all there is, finest first."""
+    from index.codec import CODECS
+    from index.directory import STAGES
+
+    for option, given, known in (("--codec", codecs, CODECS), ("--candidates", stages, STAGES)):
+        for name in given:
+            if name not in known:
+                raise click.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint=option)
+    every = (tuple(CODECS), POOLS, tuple(stage for stage in STAGES if stage != "auto"))
+    plain = (("int8",), (1,), ("auto",))
+    chosen = [
+        given or default for given, default in zip((codecs, pools, stages), every if sweep else plain, strict=True)
+    ]
+    return [{"codec": codec, "pool": pool, "candidates": stage} for codec, pool, stage in itertools.product(*chosen)]
+
+
+def _chosen(questions: QuestionSet, queries: int | None, languages: Sequence[str]) -> QuestionSet:
+    if languages and questions.queries:
+        questions = questions.only(languages)
+    return questions.sample(queries) if queries and questions.queries else questions
+
+
+def _measure(
+    questions: QuestionSet,
+    encoder: Encoder,
+    systems: Sequence[Mapping[str, Any]],
+    modes: Sequence[str],
+    measures: Sequence[str],
+    cache: Path,
+    derive: bool,
+    told: Callable[[str, int, int], None],
+) -> Iterator[Result]:
+    """Every system on one question set; the text lane, which knows no codec, once."""
+    from retriever.evaluation.indexes import opened
+    from retriever.evaluation.known_items import known_items
+    from retriever.evaluation.run import run
+
+    if not questions.queries:
+        with opened(questions.corpus, encoder, cache, told=told)[0] as retriever:
+            questions = known_items(questions, retriever)
+        if set(modes) - {"visual"}:
+            raise click.UsageError("made-up questions are words of the pages: --mode visual is all that they can test")
+    wanted = modes or (("visual",) if questions.smoke else ("hybrid",))
+    for number, system in enumerate(systems):
+        some = [mode for mode in wanted if mode != "text" or number == 0]
+        yield from run(questions, encoder, cache, **system, modes=some, measures=measures, derive=derive, told=told)
+
+
+def _write(
+    folder: Path,
+    document: dict[str, Any],
+    done: Sequence[Result],
+    loaded: Sequence[QuestionSet],
+    encoder: Encoder,
+    cache: Path,
+) -> None:
+    import json
+
+    from retriever.evaluation import results
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "eval.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
+    results.write_runs(folder / "runs", done, {found.name: found for found in loaded if found.queries})
+
+
+def _show(document: Mapping[str, Any], as_json: bool, report: Path | None) -> None:
+    from retriever.evaluation import results
+
+    first = document["measures"][0]
+    rows = results.table(document["results"], first)
+    if as_json:
+        term.emit(dict(document) | {"table": rows, "report": report})
+        return
+    columns = ("dataset", "language", "system", "queries", first, "95 %")
+    cells = [
+        [row["dataset"] or "mean of all", row["language"], row["system"], row["queries"], f"{row['mean']:.3f}"]
+        + [f"{row['low']:.3f} to {row['high']:.3f}"]
+        for row in rows
+    ]
+    term.show_table(columns, cells)
+    if any(result["smoke"] for result in document["results"]):
+        click.echo("Questions were made of words of the pages: a smoke test, easier than what people ask.", err=True)
+    for result in document["results"]:
+        for line in result["cost"].get("failed", ())[:5]:
+            click.echo(f"  not searched: {term.printable(line)}", err=True)
+    if report is not None:
+        click.echo(f"Wrote {report / 'report.html'}.", err=True)
+
+
+@click.command()
+@click.argument("one", type=_FILE, metavar="A.json")
+@click.argument("other", type=_FILE, metavar="B.json")
+@click.option("--measure", metavar="NAME@K", help="One that both have; the first of A by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def compare(one: Path, other: Path, measure: str | None, as_json: bool) -> int:
+    """Compare two results query by query.
+
+    A.json and B.json are eval.json files of `octavo eval --report`.
+    """
+    from retriever.evaluation import results
+
+    a, b = results.read(one), results.read(other)
+    chosen = measure or a["measures"][0]
+    rows = results.compare(a, b, chosen)
+    if as_json:
+        term.emit({"measure": chosen, "rows": rows})
+        return 0
+    columns = ("dataset", "queries", "A", "B", "B - A", "95 %", "p", "better", "worse")
+    for systems in dict.fromkeys((row["systems"]["a"], row["systems"]["b"]) for row in rows):
+        click.echo(f"{chosen}   A: {systems[0]}   B: {systems[1]}", err=True)
+        some = [row for row in rows if tuple(row["systems"].values()) == systems]
+        term.show_table(columns, [_compared(row) for row in some])
+    return 0
+
+
+def _compared(row: Mapping[str, Any]) -> list[Any]:
+    span = f"{row['low']:+.3f} to {row['high']:+.3f}"
+    figures = [f"{row['a']:.3f}", f"{row['b']:.3f}", f"{row['difference']:+.3f}", span, f"{row['p']:.4f}"]
+    return [row["dataset"] or "mean of all", row["queries"], *figures, row["better"], row["worse"]]
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """What is being done, how far it is and the time left, on stderr; nothing where stderr is no terminal."""
+    err = term.console(stderr=True)
+    if quiet or not err.is_terminal:
+        yield lambda what, done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=err, transient=True) as bar:
+        task = bar.add_task("looking at the data", total=None)
+        doing = [""]
+
+        def told(what: str, done: int, total: int) -> None:
+            if what != doing[0]:
+                doing[0] = what
+                bar.reset(task, description=what, total=total)
+            bar.update(task, completed=done, total=total)
+
+        yield told
+
+
+def again(command: Sequence[str]) -> str:
+    """A command line to paste."""
+    return shlex.join(command)
+
+
+COMMANDS = (evaluate, compare)

@@ -1,0 +1,224 @@
+"""The whole engine over a question set: each query searched, scored, timed; what its first stage loses, what it missed.
+
+A system is what is measured: encoder, codec, pooling, first stage, mode. A result keeps the value of every query, so
+that two systems can be compared query by query. Not here: intervals, means and files (results), pictures (gallery).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ingest.page import Encoder
+from retriever.engine import Retriever
+from retriever.evaluation.datasets import Corpus, Query, QuestionSet
+from retriever.evaluation.indexes import Told, opened
+from retriever.evaluation.metrics import MEASURES, evaluate, judged
+from retriever.ranking import CANDIDATES, TEXT_SHARE
+
+DEPTH = 100
+"""Places of a ranking that are looked at."""
+_FUNNEL, _TIMED = 200, 60  # queries that the funnel, and the clock, look at
+
+
+@dataclass(frozen=True)
+class System:
+    """What is measured. encoder: its name; candidates: the first stage; mode: visual, text or hybrid."""
+
+    encoder: str
+    codec: str = "int8"
+    pool: int = 1
+    candidates: str = "auto"
+    mode: str = "hybrid"
+
+    @property
+    def label(self) -> str:
+        """The parts in one line."""
+        if self.mode == "text":
+            return f"BM25 (words as read by {self.encoder})"
+        pooled = f", pool {self.pool}" if self.pool != 1 else ""
+        return f"{self.encoder}, {self.codec}{pooled}, {self.candidates} candidates, {self.mode}"
+
+
+@dataclass
+class Result:
+    """One system on one question set. values: measure -> query -> value; languages: query -> language; rankings: query
+    -> (page, score), best first; cost: bytes_a_page, ms_a_query, ...; funnel: step -> share of the relevant pages that
+    are left; failures: the queries whose page is not first, see `failures`; smoke: whether queries were made up."""
+
+    system: System
+    dataset: str
+    smoke: bool
+    pages: int
+    values: dict[str, dict[str, float]]
+    languages: dict[str, str]
+    left_out: int
+    rankings: dict[str, list[tuple[str, float]]]
+    cost: dict[str, Any]
+    funnel: dict[str, float]
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    def dict(self) -> dict[str, Any]:
+        """As plain values, for JSON; without the rankings, which are in the run file."""
+        plain = {name: value for name, value in self.__dict__.items() if name not in ("system", "rankings")}
+        return plain | {"system": asdict(self.system) | {"label": self.system.label}}
+
+
+def run(
+    questions: QuestionSet,
+    encoder: Encoder,
+    cache: Path,
+    *,
+    codec: str = "int8",
+    pool: int = 1,
+    candidates: str = "auto",
+    modes: Sequence[str] = ("hybrid",),
+    measures: Sequence[str] = MEASURES,
+    derive: bool = False,
+    told: Told | None = None,
+) -> list[Result]:
+    """Measure the engine on a question set, a result a mode. Raises OctavoError where no query can be scored."""
+    tell = told or (lambda what, done, total: None)
+    retriever, made = opened(
+        questions.corpus, encoder, cache, codec=codec, pool=pool, candidates=candidates, derive=derive, told=tell
+    )
+    with retriever:
+        status = retriever.status()
+        results = []
+        for mode in modes:
+            system = System(encoder.name, codec, pool, candidates, mode)
+            asked = scored(questions)
+            rankings = search(retriever, questions.corpus, asked, mode, tell)
+            cost = made | _cost(status) | _times(retriever, asked, mode)
+            result = _result(system, questions, rankings, measures, cost)
+            result.pages = status["pages"]
+            if mode != "text" and status["candidates"] != "exact":
+                result.funnel = funnel(retriever, questions, asked[:_FUNNEL], rankings, mode, tell)
+            results.append(result)
+    return results
+
+
+def scored(questions: QuestionSet) -> list[Query]:
+    """The queries to which some page is relevant."""
+    wanted = set(judged(questions.qrels))
+    return [query for query in questions.queries if query.id in wanted]
+
+
+def search(
+    retriever: Retriever, corpus: Corpus, queries: Sequence[Query], mode: str, tell: Told, depth: int = DEPTH
+) -> dict[str, list[tuple[str, float]]]:
+    """query -> (page, score), best first, pages by the names that the data set gives them."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for number, query in enumerate(queries):
+        tell(f"searching ({mode})", number, len(queries))
+        found[query.id] = names(corpus, retriever.search(query.text, depth, mode))
+    tell(f"searching ({mode})", len(queries), len(queries))
+    return found
+
+
+def names(corpus: Corpus, hits: Sequence[Any]) -> list[tuple[str, float]]:
+    """Hits as (page, score); a page with several names takes several places."""
+    return [(name, float(hit.score)) for hit in hits for name in corpus.ids(hit.document, hit.page)]
+
+
+def _result(
+    system: System,
+    questions: QuestionSet,
+    rankings: Mapping[str, list[tuple[str, float]]],
+    measures: Sequence[str],
+    cost: dict[str, Any],
+) -> Result:
+    asked = scored(questions)
+    qrels = {query.id: questions.qrels[query.id] for query in asked}
+    values = evaluate({query: [page for page, _ in found] for query, found in rankings.items()}, qrels, measures)
+    return Result(
+        system=system,
+        dataset=questions.name,
+        smoke=questions.smoke,
+        pages=len(questions.corpus.names),
+        values=values,
+        languages={query.id: query.lang for query in asked},
+        left_out=len(questions.queries) - len(asked),
+        rankings=dict(rankings),
+        cost=cost,
+        funnel={},
+        failures=failures(questions, asked, rankings),
+    )
+
+
+def failures(
+    questions: QuestionSet, asked: Sequence[Query], rankings: Mapping[str, list[tuple[str, float]]]
+) -> list[dict[str, Any]]:
+    """The queries whose first page is not relevant, worst first: query, text, lang, right (the best graded page), ours,
+    and the place of the right page, None where it is not in the ranking."""
+    missed = []
+    for query in asked:
+        grades = questions.qrels[query.id]
+        found = [page for page, _ in rankings.get(query.id, ())]
+        if not found or grades.get(found[0], 0) > 0:
+            continue
+        right = max(grades, key=lambda page: (grades[page], page))
+        places = [place for place, page in enumerate(found, 1) if grades.get(page, 0) > 0]
+        ours = {"query": query.id, "text": query.text, "lang": query.lang, "right": right, "ours": found[0]}
+        missed.append(ours | {"place": places[0] if places else None})
+    return sorted(missed, key=lambda miss: (-(miss["place"] or DEPTH + 1), miss["query"]))
+
+
+def funnel(
+    retriever: Retriever,
+    questions: QuestionSet,
+    asked: Sequence[Query],
+    rankings: Mapping[str, list[tuple[str, float]]],
+    mode: str,
+    tell: Told,
+) -> dict[str, float]:
+    """The share of the relevant pages that is left at each step, mean over queries."""
+    shares: dict[str, list[float]] = {}
+    lexical = CANDIDATES // TEXT_SHARE
+    for number, query in enumerate(asked):
+        tell("what the first stage loses", number, len(asked))
+        relevant = {page for page, grade in questions.qrels[query.id].items() if grade > 0}
+        first = _pages(retriever, questions.corpus, query.text, CANDIDATES, "visual")
+        steps = {f"first stage, {CANDIDATES} pages": first}
+        if mode == "hybrid":
+            steps |= {
+                f"with {lexical} of the words": first | _pages(retriever, questions.corpus, query.text, lexical, "text")
+            }
+        ranking = [page for page, _ in rankings[query.id]]
+        steps |= {f"in the first {k}": set(ranking[:k]) for k in (10, 5, 1)}
+        for step, pages in steps.items():
+            shares.setdefault(step, []).append(len(relevant & pages) / len(relevant))
+    return {step: float(np.mean(values)) for step, values in shares.items()}
+
+
+def _pages(retriever: Retriever, corpus: Corpus, text: str, n: int, mode: str) -> set[str]:
+    return {page for page, _ in names(corpus, retriever.search(text, n, mode, candidates=n))}
+
+
+def _cost(status: Mapping[str, Any]) -> dict[str, Any]:
+    pages = max(status["pages"], 1)
+    return {
+        "stage": status["candidates"],
+        "tokens_a_page": status["tokens"] / pages,
+        "bytes_a_page": status["bytes"] / pages,
+        "bytes_by_part": status["bytes_by_part"],
+    }
+
+
+def _times(retriever: Retriever, asked: Sequence[Query], mode: str) -> dict[str, Any]:
+    """Milliseconds of a warm search for ten pages, median and 95th percentile, of the CPU and of the wall clock."""
+    cpu, wall = [], []
+    for query in asked[:_TIMED]:
+        begun = time.process_time(), time.perf_counter()
+        retriever.search(query.text, 10, mode)
+        cpu.append(1e3 * (time.process_time() - begun[0]))
+        wall.append(1e3 * (time.perf_counter() - begun[1]))
+    clocks = (("cpu", cpu), ("wall", wall))
+    return {
+        f"ms_a_query_{name}": {"p50": float(np.median(t)), "p95": float(np.percentile(t, 95))} for name, t in clocks
+    }
