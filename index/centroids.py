@@ -46,6 +46,7 @@ def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
     It is MaxSim of the tokens with one page of K centroids, both in 8 bits, whose winners are looked at.
     """
     rows, scales = encode(centroids, "int8")
+    assert scales is not None
     places = [np.array([array.ctypes.data], np.uint64) for array in (rows, scales)]
     codes, products = np.empty(len(vectors), np.uint16), np.empty(len(vectors), np.float32)
     for start in range(0, len(vectors), _CHUNK):

@@ -115,7 +115,7 @@ class Pooled:
 
         count, self._rows, self._gone = self.faiss.ntotal, self.ids, 0
         lists = "IVF4096," if count >= LISTS else ""
-        fast = faiss.index_factory(self.dim, f"{lists}PQ{self.dim // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
+        fast: Any = faiss.index_factory(self.dim, f"{lists}PQ{self.dim // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
         if lists:
             fast.nprobe = 256
         every = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(np.int64)

@@ -126,9 +126,9 @@ class Scan:
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that a later process needs."""
-        record = {"distance": self.distance, "since": self.since, "tokens": self.tokens}
-        arrays = {"centroids": self.centroids, "ids": self.ids, "offsets": self.offsets, "codes": self.codes}
-        return record, arrays
+        record: dict[str, Any] = {"distance": self.distance, "since": self.since, "tokens": self.tokens}
+        arrays = {"centroids": self.centroids, "ids": self.ids, "offsets": self.offsets}
+        return record, arrays | {"codes": self.codes}
 
     @classmethod
     def restored(cls, dim: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scan:

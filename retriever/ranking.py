@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from index.candidates import Queries
 from index.errors import QueryError
 from index.ragged import Ragged
 from index.snapshot import Snapshot
@@ -70,7 +71,7 @@ def rank(
     if mode == "text":
         return _found(*top(text_scores, text_ids, snapshot, k), "text")
     queries = Ragged.of([query])
-    _, ids = snapshot.first_stage.search(single[None], n, snapshot.allowed(where))[0]
+    _, ids = snapshot.first_stage.search(Queries(queries, single[None]), n, snapshot.allowed(where))[0]
     visual, ids = top(score(queries, ids, snapshot)[0], ids, snapshot, n)
     if mode == "visual":
         return _found(visual[:k], ids[:k], "visual")

@@ -8,15 +8,11 @@ from index.ragged import Ragged
 from index.snapshot import Snapshot
 from retriever.kernels import maxsim
 
-PAGES_AT_ONCE = 16
-
 
 def score(queries: Ragged, ids: np.ndarray, store: Snapshot) -> np.ndarray:
     """MaxSim of b queries with the pages `ids` (n,): (b, n) float32, -inf for a page that stores no tokens."""
-    parts = [np.zeros((len(queries), 0), np.float32)]
-    for start in range(0, len(ids), PAGES_AT_ONCE):
-        parts.append(maxsim(queries, store.gather(ids[start : start + PAGES_AT_ONCE])))
-    return np.concatenate(parts, axis=1)
+    scores: np.ndarray = maxsim(queries, store.views(ids))
+    return scores
 
 
 def rerank(queries: Ragged, ids: np.ndarray, store: Snapshot, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
