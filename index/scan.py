@@ -127,8 +127,8 @@ class Scan:
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that a later process needs."""
         record: dict[str, Any] = {"distance": self.distance, "since": self.since, "tokens": self.tokens}
-        arrays = {"centroids": self.centroids, "ids": self.ids, "offsets": self.offsets}
-        return record, arrays | {"codes": self.codes}
+        names = ("centroids", "ids", "offsets", "codes")
+        return record, {name: getattr(self, name) for name in names}
 
     @classmethod
     def restored(cls, dim: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scan:
