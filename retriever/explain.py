@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from index.ragged import Ragged
+from retriever.kernels import maxsim
+
 Box = tuple[float, float, float, float]
 
 _PAINT_SIDE = 1024  # heat is painted at most this many pixels long, then enlarged: a page costs a few milliseconds
@@ -31,6 +34,18 @@ _COLOURS = np.array(
     ],
     np.float32,
 )
+
+
+def token_scores(query: ArrayLike, vectors: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """What each query token adds to the page's score, and which page token won for it: (m,) float32, (m,) int32.
+
+    query: (m, d) float; vectors: (t, d) float, the page's decoded tokens. Of a page with no tokens: zeros and -1.
+    Raises ValueError where the dimensions differ.
+    """
+    q, v = np.atleast_2d(np.asarray(query, np.float32)), np.atleast_2d(np.asarray(vectors, np.float32))
+    winners = maxsim(q, Ragged.of([v]), argmax=True)[1][0]
+    scores = np.einsum("ij,ij->i", q, v[winners]) if len(v) else np.zeros(len(q), np.float32)
+    return scores, winners
 
 
 def token_weights(query: ArrayLike, vectors: ArrayLike, token: int | None = None) -> np.ndarray:

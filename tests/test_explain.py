@@ -7,6 +7,15 @@ from PIL import Image
 from retriever import explain
 
 
+def test_token_scores_add_up_to_maxsim_and_name_the_winners():
+    vectors = np.array([[1, 0], [0, 2], [0, 2], [-1, 0]], np.float32)
+    scores, winners = explain.token_scores([[0, 3], [-1, 0], [2, 0.5]], vectors)
+    assert scores.tolist() == [6.0, 1.0, 2.0]
+    assert winners.tolist() == [1, 3, 0]
+    scores, winners = explain.token_scores(np.ones((2, 4)), np.zeros((0, 4)))
+    assert scores.tolist() == [0.0, 0.0] and winners.tolist() == [-1, -1]
+
+
 def test_the_matching_token_gets_all_the_weight():
     vectors = np.eye(8, dtype=np.float32)
     weights = explain.token_weights(np.eye(8, dtype=np.float32)[[5]], vectors)

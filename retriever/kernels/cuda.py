@@ -208,13 +208,13 @@ def forward(
     values, parts = values.contiguous(), PARTS.get(codec, 1)
     best = query.new_empty((n, m), dtype=torch.float32)
     winners = query.new_empty((n, m) if argmax else (0, 0), dtype=torch.int32)
-    block, width = _power(m, 16, 128), values.shape[1]
+    block, width = _power(m, 16, 64 if high.dtype == torch.float32 else 128), values.shape[1]
+    scores = query.new_empty((b, n), dtype=torch.float32)
     if n and m:
         shape: dict[str, Any] = {"D": d, "WIDTH": width, "PARTS": parts, "BLOCK": block, "CHUNK": _chunk(width)}
         _best_kernel[(n * triton.cdiv(m, block),)](
             high, low, factor, values, scales, offsets, best, winners, m, ARGMAX=argmax, PRECISION=PRECISION, **shape
         )
-    scores = query.new_empty((b, n), dtype=torch.float32)
     if b and n:
         _sum_kernel[(b * n,)](best, query_offsets, offsets, scores, m, n, BLOCK=32)
     return scores, winners
@@ -236,7 +236,7 @@ def backward(
     grad, query, values = grad.float().contiguous(), query.contiguous(), values.contiguous()
     query_of = _group_of(query_offsets, m)
     grad_query = torch.empty_like(query)
-    shape: dict[str, Any] = {"D": d, "CHUNK": min(_power(d, 16, 128), 128)}
+    shape: dict[str, Any] = {"D": d, "CHUNK": _power(d, 16, 64)}
     grid = triton.cdiv(d, shape["CHUNK"])
     if m:
         packed: dict[str, Any] = {"WIDTH": values.shape[1], "PARTS": PARTS.get(codec, 1), "PAGES": 32}

@@ -88,10 +88,8 @@ def maxsim_operator(
     argmax: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The operator itself; see the module's docstring."""
-    result: tuple[Tensor, Tensor] = _forward(query, values)(
-        query, query_offsets, values, offsets, scales, codec, argmax
-    )
-    return result
+    with torch.cuda.device_of(query):
+        return _forward(query, values)(query, query_offsets, values, offsets, scales, codec, argmax)
 
 
 @maxsim_operator.register_fake
@@ -123,10 +121,8 @@ def backward_operator(
     of_values: bool,
 ) -> tuple[Tensor, Tensor]:
     """grad (b, n) -> the gradients of query (M, d) and, if of_values, of values (T, d), else (0, 0)."""
-    result: tuple[Tensor, Tensor] = _backward(query, values)(
-        grad, query, query_offsets, values, offsets, scales, codec, winners, of_values
-    )
-    return result
+    with torch.cuda.device_of(query):
+        return _backward(query, values)(grad, query, query_offsets, values, offsets, scales, codec, winners, of_values)
 
 
 @backward_operator.register_fake
