@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from retriever import maintenance
+from retriever import maintenance, models
 from retriever import terminal as term
 from retriever.evaluation import command as evaluation
 from retriever.options import common, json_object, limits, opened, password_option, reading_options, where
@@ -272,7 +272,7 @@ def demo(documents: Path | None, index: Path, as_json: bool) -> int:
     return run(documents, index, as_json)
 
 
-for command in maintenance.COMMANDS:
+for command in (*maintenance.COMMANDS, models.models):
     octavo.add_command(command)
 
 for command in evaluation.COMMANDS:

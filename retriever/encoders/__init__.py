@@ -1,33 +1,74 @@
-"""Encoders by name, each imported when it is asked for, and whether one is that which filled an index."""
+"""Encoders: the one in the package by its name, others from a folder or the hub; is it that which filled an index?"""
 
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from index.errors import EncoderMismatch, QueryError
+from index.errors import EncoderMismatch
 from ingest.page import Encoder
+from retriever.models import licence, pinned
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT = "octavo-box-1"
 _ENCODERS = {DEFAULT: "retriever.encoders.box:BoxEncoder"}
+_told: set[str] = set()  # models whose licence was shown in this process
+logger = logging.getLogger(__name__)
 
 
-def load_encoder(name: str = DEFAULT) -> Encoder:
-    """The encoder called `name`. Raises QueryError for a name that is not known."""
-    if name not in _ENCODERS:
-        raise QueryError(f"no encoder is called {name!r}; known: {', '.join(sorted(_ENCODERS))}")
-    module, attribute = _ENCODERS[name].split(":")
-    encoder: Encoder = getattr(importlib.import_module(module), attribute)()
-    return encoder
+def load_encoder(
+    name_or_path: str | Path = DEFAULT,
+    *,
+    task: str | None = None,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Encoder:
+    """The encoder in the package, or a model from a folder or the hub, of a family that its config names.
+
+    task: for families that have tasks, None for retrieval; device: None for CUDA where there is one; revision: of the
+    hub, None for the one that is pinned in `retriever.models`; dtype: None for bfloat16 on a GPU, float32 elsewhere.
+    Only safetensors are read and no code of the model is run; a model is tried on two queries and two pictures before
+    it is handed out, and its licence logged once. Raises QueryError for an unknown name, OctavoError for a model that
+    is not supported, not there, damaged or not working.
+    """
+    name = str(name_or_path)
+    if name in _ENCODERS:
+        module, attribute = _ENCODERS[name].split(":")
+        encoder: Encoder = getattr(importlib.import_module(module), attribute)()
+        return encoder
+    from retriever.encoders.families import family_of
+    from retriever.encoders.hub import folder_of, licence_of
+    from retriever.encoders.selfcheck import self_check
+
+    folder = folder_of(name, revision or pinned(name), ", ".join(sorted(_ENCODERS)))
+    family = family_of(folder)
+    options = {"task": task} if task is not None else {}
+    model = family.make(
+        folder, device=device, dtype=dtype, name=str(folder) if Path(name).is_dir() else name, **options
+    )
+    self_check(model, model.weight_bytes, name)
+    terms = licence(name, family.name) or licence_of(folder)
+    if name not in _told:
+        _told.add(name)
+        logger.warning("%s: licence %s", name, terms or "unknown; see the page of the model")
+    loaded: Encoder = model
+    return loaded
 
 
 def check_encoder(encoder: Encoder | str, folder: Path, wanted: dict[str, Any]) -> None:
     """Raise EncoderMismatch unless an encoder, or one of that name, has the fingerprint that an index wants."""
     if isinstance(encoder, str):
-        differing = [] if encoder == wanted.get("name") else [("name", wanted.get("name"), encoder)]
+        built_in = encoder in _ENCODERS or wanted.get("family") is None  # of others, only their weights tell
+        differing = [("name", wanted.get("name"), encoder)] if built_in and encoder != wanted.get("name") else []
     else:
         differing = _differences(wanted, encoder.fingerprint)
+        if wanted.get("family") == encoder.fingerprint.get("family") is not None:
+            differing = [item for item in differing if item[0] != "name"]  # where it lies does not matter
     if differing:
         told = "; ".join(f"{key}: index {_short(theirs)}, encoder {_short(ours)}" for key, theirs, ours in differing)
         raise EncoderMismatch(

@@ -93,6 +93,7 @@ class JinaV4(PictureEncoder):
         self.dim = int(self.network.multi_vector_projector.out_features)
         self.single_dim = self.truncate_dim or hidden
         self.render = Render(150 if self.max_pixels <= 2_000_000 else 300, max(4_000_000, self.max_pixels))
+        self.weight_bytes = wanted.itemsize
         self._digests = digests(self.folder, ["config.json", FILE, *(str(f.relative_to(self.folder)) for f in files)])
 
     @property

@@ -1,0 +1,43 @@
+"""Which family a model's folder is of, by what its config says, never by the spelling of its name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from index.errors import OctavoError
+from retriever.encoders.checkpoint import read_json
+
+
+class Family(NamedTuple):
+    """architectures: what config.json may call it; home: `module:callable` of its encoder."""
+
+    name: str
+    architectures: tuple[str, ...]
+    home: str
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        """folder, task, device, dtype, name -> the encoder."""
+        module, attribute = self.home.split(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return found
+
+
+FAMILIES = (Family("jina-embeddings-v4", ("JinaEmbeddingsV4Model",), "retriever.encoders.jina_v4:JinaV4"),)
+
+
+def family_of(folder: Path) -> Family:
+    """The family of a folder. Raises OctavoError naming what was found and what is supported."""
+    config = read_json(folder, "config.json")
+    named = config.get("architectures")
+    for family in FAMILIES:
+        if isinstance(named, list) and set(named) & set(family.architectures):
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.architectures)
+    raise OctavoError(
+        f"{folder / 'config.json'} is of architecture {named!r}, model_type {config.get('model_type')!r}, which is not "
+        f"supported. Supported are {known}: see `octavo models`"
+    )
