@@ -17,6 +17,7 @@ import numpy as np
 
 from index.codec import CODECS, SCALED, encode, width
 from index.errors import DamageError, FormatError
+from index.ragged import Codes
 
 ALIGN = 64
 FORMAT = 1
@@ -106,6 +107,15 @@ class Layout:
         header = _BLOCK.pack(_PAGE, FORMAT, page, len(vectors), self.single_dim, len(payload), crc, 0)
         block = _sealed(header) + payload
         return Block(len(vectors), crc, block + bytes(-len(block) % ALIGN))
+
+    def parts(self, block: memoryview | bytes, tokens: int) -> tuple[Codes, np.ndarray]:
+        """The codes of a block, sound as it is, and its pooled vector (D,) float16: views, not copies."""
+        columns = width(self.codec, self.dim)
+        values = np.frombuffer(block, CODECS[self.codec], tokens * columns, ALIGN).reshape(tokens, columns)
+        start = ALIGN + tokens * self.row_bytes
+        scales = np.frombuffer(block, "<f2", tokens, start) if self.scale_bytes else None
+        pooled = np.frombuffer(block, "<f2", self.single_dim, start + tokens * self.scale_bytes)
+        return Codes(values, np.array([0, tokens]), self.codec, scales, self.centre), pooled
 
     def check_block(self, block: memoryview, page: int, extent: Extent) -> tuple[int, str] | None:
         """Where in a block something is not as it was written, and what; None where all is well."""

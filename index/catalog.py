@@ -11,7 +11,7 @@ import functools
 import json
 import sqlite3 as types_sqlite
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,12 @@ _TABLES = {
     "page_text": """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, text TEXT NOT NULL,
         word_boxes BLOB NOT NULL, token_boxes BLOB NOT NULL, crc INTEGER NOT NULL""",
 }
+_CLUSTERS = """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, clusters BLOB NOT NULL,
+    crc INTEGER NOT NULL"""  # the stored vector that stands for each token; no row where that is its own
 _SEARCH = "page_search"  # FTS5 over what index.text makes of title, file name and body; rowid = page
 _KNOWN = {
     *_TABLES,
+    "page_clusters",
     _SEARCH,
     "sqlite_sequence",
     *(f"{_SEARCH}_{part}" for part in ("data", "idx", "content", "docsize", "config")),
@@ -74,7 +77,11 @@ def new_search(db: Database) -> None:
         db.execute(f"INSERT INTO {_SEARCH}({_SEARCH}, rank) VALUES ('secure-delete', 1)")
 
 
-MIGRATIONS: list[Callable[[Database], None]] = [_first_schema]
+def _clusters(db: Database) -> None:
+    db.execute(f"CREATE TABLE page_clusters ({_CLUSTERS})")
+
+
+MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters]
 """Step i takes a catalog from version i to i + 1, inside one transaction; steps are appended, never edited."""
 
 
@@ -222,6 +229,7 @@ CHECKED = {
     "documents": DOCUMENT_COLUMNS,
     "pages": PAGE_COLUMNS,
     "page_text": TEXT_COLUMNS,
+    "page_clusters": ("page", "clusters"),
     "paths": ("path", "name", "size", "mtime_ns", "document"),
     "shards": ("id", "committed"),
     "settings": ("key", "value"),
@@ -254,6 +262,14 @@ def update_document(db: Database, document: int, **changes: object) -> None:
     values = [_bound(name, value) for name, value in changes.items()]
     crc = row_crc(*(row[name] for name in DOCUMENT_COLUMNS))
     db.execute(f"UPDATE documents SET {sets}, crc = ? WHERE id = ?", [*values, crc, document])
+
+
+def move_page(db: Database, row: Row, extent: Sequence[int]) -> None:
+    """Say that a page lies elsewhere now. extent: shard, offset, tokens, CRC of the payload."""
+    row = row | dict(zip(("shard", "offset", "tokens", "payload_crc"), extent, strict=True))
+    sets = "shard = ?, offset = ?, tokens = ?, payload_crc = ?, crc = ?"
+    crc = row_crc(*(row[name] for name in PAGE_COLUMNS))
+    db.execute(f"UPDATE pages SET {sets} WHERE id = ?", [*extent, crc, row["id"]])
 
 
 def set_path(db: Database, path: str, document: int, size: int, mtime_ns: int) -> None:
@@ -302,6 +318,21 @@ def generation(db: Database) -> int:
 def put_setting(db: Database, key: str, value: object) -> None:
     """Store a setting as JSON."""
     insert(db, "settings", {"key": key, "value": json.dumps(value)}, replace=True)
+
+
+def put_clusters(db: Database, page: int, clusters: np.ndarray) -> None:
+    """Store which vector of a page stands for each of its tokens, (t,) below 65,536."""
+    if len(clusters) and int(clusters.max()) > 65_535:
+        raise ValueError(f"a page of {int(clusters.max()) + 1:,} pooled vectors; 65,536 are the most")
+    insert(db, "page_clusters", {"page": page, "clusters": clusters.astype("<u2").tobytes()}, replace=True)
+
+
+def clusters(db: Database, page: int) -> np.ndarray | None:
+    """(t,) int64, which stored vector stands for each token of a page; None where each stands for itself.
+
+    Raises DamageError."""
+    found = checked(db, "page_clusters", "page = ?", [page])
+    return np.frombuffer(found[0]["clusters"], "<u2").astype(np.int64) if found else None
 
 
 def pack_boxes(boxes: np.ndarray) -> bytes:

@@ -5,7 +5,7 @@
     shards/*.tok      token vectors (index.store, index.blocks)
     cache/            what the first stage derives from them (index.cache); may be deleted at any time
 
-Settings (dimension, codec, candidates, the encoder's fingerprint) are written once, at creation, and read ever after.
+Settings (index.settings) are written at creation and read with every generation, as `octavo recode` may change them.
 """
 
 from __future__ import annotations
@@ -21,32 +21,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlite_utils import Database
 
 from index import cache, candidates, catalog
+from index import settings as stored
 from index.blocks import Layout
 from index.candidates import STAGES
-from index.codec import CODECS
-from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex, OldFormat
+from index.codec import CODECS, check_dim
+from index.errors import DamageError, IndexLocked, NotAnIndex, OldFormat, QueryError
 from index.failpoint import failpoint
+from index.settings import Settings
 from index.snapshot import Snapshot, State
 from index.store import sync_folder
 from index.writer import Writer
 
 logger = logging.getLogger("octavo.index")
-
-
-class Settings(NamedTuple):
-    """What an index was created with. fingerprint: of the encoder that fills it."""
-
-    uid: str
-    dim: int
-    single_dim: int
-    codec: str
-    candidates: str
-    fingerprint: dict[str, Any]
 
 
 class Index:
@@ -67,14 +58,12 @@ class Index:
             with lock(self.folder):
                 catalog.connect(self.folder, write=True).close()
         with self._reader() as db:
-            stored = catalog.setting(db, "index")
-        if stored is None:
-            raise DamageError(
-                f"{self.folder / catalog.FILE}: the settings are gone; restore it, or index again elsewhere"
-            )
-        self.settings = _settings(stored, self.folder)
-        name = uuid.UUID(self.settings.uid).bytes
-        self.layout = Layout(name, self.settings.dim, self.settings.codec, self.settings.single_dim)
+            self.settings = stored.read(db, self.folder)
+
+    @property
+    def layout(self) -> Layout:
+        """What its blocks look like, as of the newest generation that was read."""
+        return self.settings.layout
 
     @classmethod
     def create(
@@ -86,18 +75,25 @@ class Index:
         single_dim: int | None = None,
         codec: str = "int8",
         stage: str = "auto",
+        pool: int = 1,
     ) -> Index:
         """Make an index of token vectors (t, dim) and pooled vectors (single_dim,); then open it.
 
-        single_dim: None where the pooled vector is the tokens' mean. Raises ValueError for settings that do not exist.
+        single_dim: None where the pooled vector is the tokens' mean; pool: tokens that become one stored vector. Raises
+        QueryError, a ValueError too, for settings that do not exist or do not fit each other.
         """
-        if codec not in CODECS or stage not in STAGES or dim < 1:
-            raise ValueError(
-                f"codec is one of {', '.join(CODECS)}, candidates of {', '.join(STAGES)}; got {codec}, {stage}"
+        if codec not in CODECS or stage not in STAGES or pool < 1:
+            raise QueryError(
+                f"codec is one of {', '.join(CODECS)}, candidates of {', '.join(STAGES)}, pool 1 or more; "
+                f"got {codec}, {stage}, {pool}"
             )
+        try:
+            check_dim(codec, dim)
+        except ValueError as error:
+            raise QueryError(str(error)) from error
         path = Path(folder).absolute()
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings = Settings(uuid.uuid4().hex, dim, single_dim or dim, codec, stage, fingerprint)
+        settings = Settings(uuid.uuid4().hex, dim, single_dim or dim, codec, stage, fingerprint, pool)
         with lock(path):
             if not (path / catalog.FILE).exists():
                 _create_catalog(path, settings)
@@ -107,7 +103,7 @@ class Index:
     def writing(self) -> Iterator[Writer]:
         """Hold the lock and write. Raises IndexLocked at once where another process does."""
         with lock(self.folder):
-            writer = Writer(self.folder, self.layout)
+            writer = Writer(self.folder)
             try:
                 yield writer
                 writer.sync()
@@ -123,7 +119,7 @@ class Index:
             state = self._enter(db, anew)
             stage = candidates.choose(state.tokens, self.settings.candidates)
             try:
-                yield Snapshot(db, self.folder, self.layout, state, stage)
+                yield Snapshot(db, self.folder, state.shards.layout, state, stage)
             finally:
                 if db.conn.in_transaction:
                     db.execute("COMMIT")
@@ -135,10 +131,11 @@ class Index:
             generation = catalog.generation(db)
             try:
                 if anew:
-                    return State.load(db, self.folder, self.layout, generation, None, missing=last)
+                    layout = stored.read(db, self.folder).layout
+                    return State.load(db, self.folder, layout, generation, None, missing=last)
                 with self._guard:
                     if self._state is None or self._state.generation != generation:
-                        before = self._state
+                        before, self.settings = self._state, stored.read(db, self.folder)
                         self._state = State.load(db, self.folder, self.layout, generation, before, missing=last)
                     return self._state
             except FileNotFoundError:  # compacted away between the transaction and the map; at the third time, damage
@@ -194,7 +191,7 @@ def _create_catalog(path: Path, settings: Settings) -> None:
     try:
         failpoint("catalog begun")
         with catalog.transaction(db):
-            catalog.put_setting(db, "index", settings._asdict())
+            stored.write(db, settings)
             catalog.put_setting(db, "generation", 0)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
@@ -203,22 +200,6 @@ def _create_catalog(path: Path, settings: Settings) -> None:
     (fresh / catalog.FILE).rename(path / catalog.FILE)
     shutil.rmtree(fresh)
     sync_folder(path)
-
-
-def _settings(stored: Any, folder: Path) -> Settings:
-    try:
-        settings = Settings(**stored)
-        uuid.UUID(settings.uid)
-        sizes = (settings.dim, settings.single_dim)
-        if not all(isinstance(size, int) and 0 < size < 1 << 20 for size in sizes):
-            raise ValueError(f"dimensions {sizes}")
-        if settings.codec not in CODECS or settings.candidates not in STAGES:
-            raise ValueError(f"codec {settings.codec!r}, candidates {settings.candidates!r}")
-        return Settings(**stored | {"fingerprint": dict(settings.fingerprint)})
-    except (TypeError, ValueError, AttributeError) as error:
-        raise FormatError(
-            f"{folder}: settings that this Octavo does not know ({error}); install a newer one"
-        ) from error
 
 
 @contextmanager

@@ -70,13 +70,20 @@ def _check_catalog(index: Index, db: Database) -> Iterator[Damage]:
         for row in catalog.rows(db, f"SELECT * FROM {table}"):
             if catalog.sound(table, row):
                 continue
-            page = owners.get(row["id" if table == "pages" else "page"]) if table in ("pages", "page_text") else None
+            page = owners.get(row["id" if table == "pages" else "page"]) if table.startswith("page") else None
             document = page["document"] if page else row["id"] if table == "documents" else row.get("document")
             reason = f"a row of {table} is not what was written"
             yield Damage(names.get(document, ""), page["number"] if page else 0, file, -1, reason)
     for page in owners.keys() - {row[0] for row in db.conn.execute("SELECT page FROM page_text")}:
         document, number = names.get(owners[page]["document"], ""), owners[page]["number"]
         yield Damage(document, number, file, -1, "the words and boxes of a page are missing")
+    pooled = (
+        "SELECT p.id FROM pages p JOIN page_text t ON t.page = p.id WHERE length(t.token_boxes) > 8 * p.tokens"
+        " AND p.id NOT IN (SELECT page FROM page_clusters)"
+    )
+    for (page,) in db.conn.execute(pooled).fetchall():
+        document, number = names.get(owners[page]["document"], ""), owners[page]["number"]
+        yield Damage(document, number, file, -1, "which vectors stand for the tokens of a page is missing")
 
 
 def _check_shards(snapshot: Snapshot) -> Iterator[Damage]:
@@ -177,12 +184,7 @@ def _move(index: Index, writer: Writer, shard: int) -> None:
     failpoint("compact copied")
     with catalog.transaction(writer.db):
         for row, extent in zip(rows, extents, strict=True):
-            moved = row | {"shard": extent.shard, "offset": extent.offset}
-            crc = catalog.row_crc(*(moved[name] for name in catalog.PAGE_COLUMNS))
-            writer.db.execute(
-                "UPDATE pages SET shard = ?, offset = ?, crc = ? WHERE id = ?",
-                [extent.shard, extent.offset, crc, row["id"]],
-            )
+            catalog.move_page(writer.db, row, extent)
         writer.drop_shard(shard)
         failpoint("compact in transaction")
     failpoint("compact committed")

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from index import catalog, lane
-from index.blocks import Block, Extent, Layout
+from index import catalog, lane, settings
+from index.blocks import Block, Extent
+from index.codec import CENTRED
 from index.failpoint import failpoint
-from index.pooling import pool_mean
+from index.pooling import pool_mean, pool_tokens
 from index.records import Origin, PageRecord, as_json, clean
 from index.store import ShardWriter, shard_files, sync_folder
 
@@ -31,16 +32,18 @@ PENDING = "pending"
 class Writer:
     """Made by `Index.writing()`; every method has committed when it returns."""
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self.folder, self.layout = folder, layout
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.db: Database = catalog.connect(folder, write=True)
         try:
+            self.settings = settings.read(self.db, folder)
+            self.layout = self.settings.layout
             ends = {row["id"]: row["committed"] for row in catalog.checked(self.db, "shards")}
             first = catalog.setting(self.db, "first_shard", 1)
             for shard, path in shard_files(folder):
                 if shard not in ends:  # begun by a writer that was killed before its commit, or compacted away
                     path.unlink()
-            self.shards = ShardWriter(folder, layout, ends, first)
+            self.shards = ShardWriter(folder, self.layout, ends, first)
         except BaseException:
             self.db.close()
             raise
@@ -133,12 +136,18 @@ class Writer:
         last = catalog.one(self.db, "SELECT seq FROM sqlite_sequence WHERE name = 'pages'")
         first = (last["seq"] if last else 0) + 1
         ids = list(range(first, first + len(pages)))
-        extents = self.shards.append([self._block(page_id, page) for page_id, page in zip(ids, pages, strict=True)])
+        for page in pages:
+            self._check(page)
+        self._centre(pages)
+        stored = [self._stored(page_id, page) for page_id, page in zip(ids, pages, strict=True)]
+        extents = self.shards.append([block for block, _ in stored])
         title, name = lane.naming(self.db, row)
         with catalog.transaction(self.db):
-            for page_id, page, extent in zip(ids, pages, extents, strict=True):
+            for page_id, page, extent, (_, clusters) in zip(ids, pages, extents, stored, strict=True):
                 self._drop_pages("document = ? AND number = ?", [document, page.number])
                 self._insert_page(page_id, document, page, extent)
+                if clusters is not None:
+                    catalog.put_clusters(self.db, page_id, clusters)
                 self._insert_text(page_id, page, title, name)
             self._commit_shards()
             if row["visible"]:
@@ -147,7 +156,19 @@ class Writer:
         failpoint("pages committed")
         return ids
 
-    def _block(self, page_id: int, page: PageRecord) -> Block:
+    def _centre(self, pages: Sequence[PageRecord]) -> None:
+        """Where the codec needs a centre and there is none yet, make it the mean of these tokens."""
+        if self.layout.codec not in CENTRED or self.layout.centre is not None:
+            return
+        vectors = np.concatenate([page.vectors for page in pages])
+        if len(vectors):
+            self.settings = self.settings.centred(vectors.mean(axis=0, dtype=np.float64))
+            self.layout = self.shards.layout = self.settings.layout
+            with catalog.transaction(self.db):
+                settings.write(self.db, self.settings)
+            failpoint("centre committed")
+
+    def _check(self, page: PageRecord) -> None:
         shape = page.vectors.shape
         if len(shape) != 2 or shape[1] != self.layout.dim or page.token_boxes.shape != (shape[0], 4):
             raise ValueError(
@@ -156,15 +177,22 @@ class Writer:
             )
         if not np.isfinite(page.vectors).all():
             raise ValueError(f"page {page.number}: token vectors must be finite")
-        pooled = page.single
+
+    def _stored(self, page_id: int, page: PageRecord) -> tuple[Block, np.ndarray | None]:
+        """The block of a page, and which of its vectors stands for each token where that is not its own."""
+        vectors, pooled = page.vectors, page.single
         if pooled is None:
-            pooled = pool_mean(page.vectors) if shape[0] else np.zeros(self.layout.single_dim, np.float32)
-        return self.layout.block(page_id, page.vectors, pooled)
+            pooled = pool_mean(vectors) if len(vectors) else np.zeros(self.layout.single_dim, np.float32)
+        if self.settings.pool == 1:
+            return self.layout.block(page_id, vectors, pooled), None
+        vectors, clusters = pool_tokens(vectors, -(-len(vectors) // self.settings.pool))
+        return self.layout.block(page_id, vectors, pooled), clusters if len(vectors) < len(clusters) else None
 
     def bytes_of(self, page: PageRecord) -> int:
         """About what a page takes on the disk: its block, its rows, and its words twice in the text lane."""
-        boxes = 8 * (len(page.token_boxes) + len(page.word_boxes))
-        return self.layout.block_bytes(len(page.vectors)) + boxes + 3 * len(page.text.encode()) + 300
+        tokens = -(-len(page.vectors) // self.settings.pool)
+        rows = 8 * (len(page.token_boxes) + len(page.word_boxes)) + 2 * (len(page.vectors) - tokens)
+        return self.layout.block_bytes(tokens) + rows + 3 * len(page.text.encode()) + 300
 
     def _insert_page(self, page_id: int, document: int, page: PageRecord, extent: Extent) -> None:
         row = {

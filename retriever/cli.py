@@ -22,7 +22,7 @@ import click
 from retriever import maintenance, models
 from retriever import terminal as term
 from retriever.evaluation import command as evaluation
-from retriever.options import common, json_object, limits, opened, password_option, reading_options, where
+from retriever.options import CODECS, common, json_object, limits, opened, password_option, reading_options, where
 
 DEBUG = "OCTAVO_DEBUG"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tiff", ".pdf")
@@ -103,7 +103,8 @@ def _finish(report: Any, as_json: bool) -> int:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out files, as in .gitignore; may be repeated.")
 @click.option("--metadata", metavar="JSON", help="Stored with each document, for --where: '{\"year\": 2023}'.")
 @click.option("--encoder", metavar="NAME", help="For a new index; the one in the package by default.")
-@click.option("--codec", type=click.Choice(["int8", "fp16"]), help="For a new index: how vectors are kept (int8).")
+@click.option("--codec", type=click.Choice(CODECS), help="For a new index: how vectors are kept (int8).")
+@click.option("--pool", type=click.IntRange(min=1), help="For a new index: so many tokens become one vector (1).")
 @click.option("--dry-run", is_flag=True, help="Say how many pages, bytes and minutes it would be; change nothing.")
 @password_option
 @reading_options
@@ -114,6 +115,7 @@ def add(
     metadata: str | None,
     encoder: str | None,
     codec: str | None,
+    pool: int | None,
     dry_run: bool,
     password: str | None,
     renderer: str,
@@ -123,7 +125,7 @@ def add(
 ) -> int:
     """Index files and folders. What is there already is skipped; a killed add goes on where it was."""
     extra = json_object(metadata, "--metadata") if metadata else None
-    new = {name: value for name, value in (("encoder", encoder), ("codec", codec)) if value}
+    new = {name: value for name, value in (("encoder", encoder), ("codec", codec), ("pool", pool)) if value}
     with (
         opened(index, create=True, renderer=renderer, limits=limits(limit), **new) as retriever,
         term.progress(as_json) as progress,

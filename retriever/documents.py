@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import tempfile
@@ -15,7 +16,8 @@ import numpy as np
 from sqlite_utils import Database
 
 from index import catalog, upkeep
-from index.errors import OctavoError, QueryError, UnknownDocument
+from index.codec import decode
+from index.errors import DamageError, OctavoError, QueryError, UnknownDocument
 from index.snapshot import Snapshot
 from ingest.report import Progress, Report
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ingest.render import Renderer
     from retriever.engine import Retriever
 
+logger = logging.getLogger("octavo")
 Told = Callable[[Progress], None] | None
 _ID = re.compile(r"[0-9a-f]{4,32}")
 
@@ -199,7 +202,7 @@ def status(retriever: Retriever) -> dict[str, Any]:
             if file.is_file():
                 part = {"shards": "shards", "cache": "cache"}.get(file.parent.name, "catalog")
                 stored[part] += file.stat().st_size
-        live = sum(index.layout.block_bytes(row[0]) for row in db.conn.execute("SELECT tokens FROM pages"))
+        live = sum(snapshot.layout.block_bytes(row[0]) for row in db.conn.execute("SELECT tokens FROM pages"))
         return {
             "index": str(index.folder),
             "documents": documents,
@@ -214,9 +217,23 @@ def status(retriever: Retriever) -> dict[str, Any]:
             "dead_bytes": max(0, sum(state.shards.ends.values()) - 64 * len(state.shards.ends) - live),
             "encoder": index.settings.fingerprint["name"],
             "codec": index.settings.codec,
+            "pool": index.settings.pool,
             "candidates": snapshot.stage,
             "generation": snapshot.generation,
         }
+
+
+def tokens(snapshot: Snapshot, page: int, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The vector (t, d) that stands for each token of a page, and the boxes (t, 4), as `Snapshot.text` gives them.
+
+    Tokens that were pooled share a vector. Boxes are empty rectangles where they are damaged."""
+    vectors = decode(snapshot.gather([page]))
+    try:
+        clusters = catalog.clusters(snapshot.db, page)
+        vectors = vectors if clusters is None or not len(vectors) else vectors[clusters]
+    except DamageError as error:
+        logger.warning("where the tokens of page id %s lie is left out: %s", page, error)
+    return vectors, boxes if len(boxes) == len(vectors) else np.zeros((len(vectors), 4), np.float32)
 
 
 def draw(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from index import Index, Ragged, archive, upkeep
-from index.codec import decode
 from index.errors import NotAnIndex, QueryError
 from index.pooling import pool_mean
 from index.snapshot import Snapshot
@@ -56,6 +55,7 @@ class Retriever:
         *,
         create: bool = True,
         codec: str = "int8",
+        pool: int = 1,
         candidates: str = "auto",
         renderer: str = "pymupdf",
         limits: Limits | None = None,
@@ -63,8 +63,9 @@ class Retriever:
         """Open the index in a folder, or make one there with the first `add`.
 
         encoder: an Encoder or the name of one; None takes the one that filled the index, or octavo-box-1 for a new one.
-        codec (`int8`, `fp16`) and candidates (`auto`, `exact`, `pooled`) are for a new index; an existing one knows its
-        own. create: False refuses a folder with no index. renderer: `pymupdf` or `pdfium`.
+        codec (`fp16`, `int8`, `int4`, `binary`), pool (how many tokens become one stored vector) and candidates
+        (`auto`, `exact`, `codes`, `pooled`) are for a new index; an existing one knows its own. create: False refuses a
+        folder with no index. renderer: `pymupdf` or `pdfium`.
 
         Raises NotAnIndex, FormatError, EncoderMismatch, DamageError; all are OctavoError.
         """
@@ -75,7 +76,7 @@ class Retriever:
             if not create or (folder / "catalog.sqlite3").exists():
                 raise
             index = None
-        options = {"codec": codec, "stage": candidates, "renderer": renderer, "limits": limits}
+        options = {"codec": codec, "pool": pool, "stage": candidates, "renderer": renderer, "limits": limits}
         return cls(folder, index, encoder, options)
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -156,6 +157,7 @@ class Retriever:
             single_dim=encoder.single_dim,
             fingerprint=encoder.fingerprint,
             codec=self._options["codec"],
+            pool=self._options["pool"],
             stage=self._options["stage"],
         )
         if instead is None:
@@ -258,10 +260,10 @@ class Retriever:
         hits = []
         for place, found in enumerate(ranked, 1):
             row = rows[found.page]
-            words, word_boxes, token_boxes = snapshot.text(found.page)
-            vectors = decode(snapshot.gather([found.page]))
+            words, word_boxes, boxes = snapshot.text(found.page)
+            vectors, token_boxes = documents.tokens(snapshot, found.page, boxes)
             best = (query @ vectors.T).max(axis=1) if len(vectors) and len(query) else np.zeros(0)
-            evidence = Evidence(text, query, vectors, token_boxes[: len(vectors)], words.split(), word_boxes)
+            evidence = Evidence(text, query, vectors, token_boxes, words.split(), word_boxes)
             hits.append(
                 Hit(
                     document=row["content"],
@@ -295,6 +297,21 @@ class Retriever:
     def compact(self, purge: bool = False) -> dict[str, Any]:
         """Give back the room of what was deleted; with purge, leave none of its bytes in any file of the index."""
         return upkeep.compact(self.index, purge=purge)
+
+    def recode(
+        self,
+        codec: str | None = None,
+        pool: int | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Convert the index in place to another codec, or pool its tokens further; killed, it is whole in one of both.
+
+        progress: told (pages done, of all). What a coarser codec took away does not come back: index the files again
+        for that. Raises QueryError, DamageError, DiskFull: twice the room is needed while it runs."""
+        from index.recode import recode
+
+        return recode(self.index, codec, pool, progress)
 
     def rebuild(self) -> dict[str, Any]:
         """Make again what can be derived from the store: the first stage and the text lane."""

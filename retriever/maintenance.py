@@ -1,4 +1,4 @@
-"""The commands that look after an index and the installation: check, compact, rebuild, export, import, doctor."""
+"""The commands that look after an index and the installation: check, compact, recode, export, doctor and the like."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from retriever import terminal as term
-from retriever.options import chosen, common, opened
+from retriever.options import CODECS, chosen, common, opened
 
 
 @click.command()
@@ -36,6 +36,26 @@ def compact(purge: bool, index: str | None, as_json: bool) -> int:
     with opened(index) as retriever, term.busy("compacting", as_json):
         facts = retriever.compact(purge=purge)
     _facts(facts, as_json)
+    return 0
+
+
+@click.command()
+@click.option("--codec", type=click.Choice(CODECS), help="How vectors are kept from now on.")
+@click.option("--pool", type=click.IntRange(min=1), help="So many tokens become one vector.")
+@common
+def recode(codec: str | None, pool: int | None, index: str | None, as_json: bool) -> int:
+    """Convert an index in place: smaller vectors, or fewer.
+
+    What a coarser codec or pooling takes away does not come back with a finer one. Needs twice the room meanwhile.
+    """
+    if codec is None and pool is None:
+        raise click.UsageError("say what to change: --codec, --pool or both")
+    with opened(index) as retriever, term.busy("recoding", as_json) as progress:
+        facts = retriever.recode(codec, pool, progress=progress)
+    note = facts.pop("note")
+    _facts(facts | {"note": note} if as_json else facts, as_json)
+    if note and not as_json:
+        click.echo(f"{note[0].upper()}{note[1:]}.", err=True)
     return 0
 
 
@@ -121,4 +141,4 @@ def completion(ctx: click.Context, shell: str) -> int:
     return 0
 
 
-COMMANDS = (check, compact, rebuild, export, import_, doctor, completion)
+COMMANDS = (check, compact, recode, rebuild, export, import_, doctor, completion)

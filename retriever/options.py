@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CODECS = ("fp16", "int8", "int4", "binary")  # those of index.codec, which --help need not load
 _CONDITION = re.compile(r"\s*([\w.$-]+)\s*(>=|<=|!=|=|>|<)\s*(.*)", re.DOTALL)
 _OPERATORS = {"=": "$eq", "!=": "$ne", ">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
 

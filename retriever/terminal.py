@@ -230,19 +230,20 @@ def progress(quiet: bool) -> Iterator[Callable[[Any], None] | None]:
 
 
 @contextmanager
-def busy(doing: str, quiet: bool) -> Iterator[None]:
-    """Say on stderr what is being done, and for how long; nothing where stderr is no terminal, or `quiet`."""
+def busy(doing: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Say on stderr what is being done, and for how long; nothing where stderr is no terminal, or `quiet`.
+
+    Gives a callback, for work that knows how much of how much is done."""
     err = console(stderr=True)
     if quiet or not err.is_terminal:
-        yield
+        yield None
         return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True
-    ) as bar:
-        bar.add_task(doing, total=None)
-        yield
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _of(done: int, total: int | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from index import Index, Origin, PageRecord
 from index.candidates import Queries
-from index.catalog import rows
+from index.catalog import clusters, rows
 from index.codec import decode
 from index.pooling import pool_mean
 from index.ragged import Ragged
@@ -100,6 +100,7 @@ def dump(index: Index) -> list[Any]:
                 "pooled": snapshot.pooled([row["id"]]).tobytes(),
                 "text": snapshot.text(row["id"])[0],
                 "boxes": [part.tobytes() for part in snapshot.text(row["id"])[1:]],
+                "clusters": None if (found := clusters(snapshot.db, row["id"])) is None else found.tolist(),
             }
             for row in found
         ]

@@ -9,6 +9,7 @@ from typing import Any
 from pages import DIM, add, content_of, origin_of
 
 from index import Index, failpoint, upkeep
+from index.recode import recode
 from index.writer import Writer
 
 
@@ -51,6 +52,7 @@ def _copy_of_b(writer: Writer) -> None:
 
 STEPS: list[Callable[[Path], None]] = [
     _create,
+    _kept(lambda index: recode(index, "binary")),
     _written(lambda writer: add(writer, "a", 3)),
     _written(lambda writer: add(writer, "b", 3, metadata={"year": 2020})),
     _written(lambda writer: add(writer, "c", 2)),
@@ -63,10 +65,12 @@ STEPS: list[Callable[[Path], None]] = [
     _written(_delete("b")),
     _kept(lambda index: upkeep.compact(index, purge=True)),
     _kept(upkeep.rebuild),
+    _kept(lambda index: recode(index, "int4", pool=2)),
     _written(lambda writer: add(writer, "e", 2)),
     _written(lambda writer: writer.drop_paths([origin_of("d").path])),
     _kept(lambda index: upkeep.compact(index, purge=True)),
     _kept(upkeep.rebuild),
+    _kept(lambda index: recode(index, "fp16")),
 ]
 
 

@@ -33,7 +33,7 @@ POINTS = sorted(
     }
 )
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["faiss", "pages", "steps"])
+SERVER.set_forkserver_preload(["faiss", "pages", "scipy.cluster.hierarchy", "steps"])
 
 
 def state(folder: Path) -> Any:
@@ -178,4 +178,4 @@ def test_the_environment_arms_a_point(tmp_path: Path) -> None:
     paths = os.pathsep.join([str(tests), str(tests.parent)])
     environment = os.environ | {"OCTAVO_FAILPOINT": "finished:2", "PYTHONPATH": paths}
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
-    assert (child.returncode, child.stdout.split()) == (-signal.SIGKILL, ["0", "1"]), child.stderr
+    assert (child.returncode, child.stdout.split()) == (-signal.SIGKILL, ["0", "1", "2"]), child.stderr

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("index", "ingest", "retriever")
 MAY_IMPORT = {
-    "index": {"numpy", "faiss", "sqlite_utils", "pysqlite3"},
+    "index": {"numpy", "faiss", "scipy", "sqlite_utils", "pysqlite3"},
     "ingest": {"index", "numpy", "pymupdf", "pypdfium2", "PIL", "pathspec"},
 }
 HEAVY = ("torch", "transformers", "peft", "faiss", "numpy", "onnxruntime", "pymupdf", "PIL", "sqlite_utils", "rich")

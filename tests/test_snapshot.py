@@ -218,9 +218,9 @@ def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path, content: bytes) ->
     ("statement", "error", "message"),
     [
         (
-            "PRAGMA user_version=2",
+            "PRAGMA user_version=3",
             FormatError,
-            "format 2, this Octavo reads up to 1; install a newer Octavo to open it",
+            "format 3, this Octavo reads up to 2; install a newer Octavo to open it",
         ),
         ("PRAGMA application_id=5", NotAnIndex, "an SQLite file, but not an Octavo catalog; give another --index"),
         ("DELETE FROM settings", DamageError, "the settings are gone"),
@@ -249,14 +249,14 @@ def test_an_index_of_an_earlier_format_is_brought_up_to_date(tmp_path: Path, mon
     monkeypatch.setattr(catalog, "MIGRATIONS", [*catalog.MIGRATIONS, second])
     catalog._expected.cache_clear()
     try:
-        with pytest.raises(OldFormat, match="format 1 is older than 2; open it where it can be written to"):
+        with pytest.raises(OldFormat, match="format 2 is older than 3; open it where it can be written to"):
             catalog.connect(tmp_path, write=False)
         index = Index(tmp_path)
         assert dump(index) == before
         assert upkeep.check(index) == []
         index.close()
         connection = catalog.sqlite3.connect(tmp_path / catalog.FILE)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         connection.close()
     finally:
         catalog._expected.cache_clear()
@@ -265,10 +265,10 @@ def test_an_index_of_an_earlier_format_is_brought_up_to_date(tmp_path: Path, mon
 def test_settings_are_those_of_the_creation(tmp_path: Path) -> None:
     filled(tmp_path, "a", codec="fp16", stage="pooled").close()
     again = Index.create(tmp_path, dim=99, fingerprint={"name": "other"}, codec="int8")
-    assert again.settings[1:] == (DIM, DIM, "fp16", "pooled", {"name": "seed"})
+    assert again.settings[1:] == (DIM, DIM, "fp16", "pooled", {"name": "seed"}, 1, "")
     assert len(dump(again)) == 2
     again.close()
-    for wrong in ({"codec": "int9"}, {"stage": "hnsw"}, {"dim": 0}):
+    for wrong in ({"codec": "int9"}, {"stage": "hnsw"}, {"pool": 0}):
         with pytest.raises(ValueError, match="codec is one of fp16, int8"):
             Index.create(tmp_path / "new", **{"dim": 8, "fingerprint": {}} | wrong)
     assert not (tmp_path / "new").exists()

@@ -1,0 +1,165 @@
+"""Change the codec of an index in place, or pool its tokens.
+
+Each page is decoded from what is stored, encoded anew and appended to new shards, which are synced; the one transaction
+that has moved all pages over and changed the settings commits; only then the old files go. So a kill at any point
+leaves one whole index in one of the two codecs, a reader keeps the generation that it has, and no generation mixes
+codecs. Twice the room is needed meanwhile. Not here: what a codec is (index.codec), pooling (index.pooling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from index import catalog
+from index import settings as stored
+from index.blocks import Block, Extent
+from index.codec import CENTRED, CODECS, check_dim, decode
+from index.directory import Index
+from index.errors import DamageError, QueryError
+from index.failpoint import failpoint
+from index.pooling import pool_tokens
+from index.settings import Settings
+from index.snapshot import Snapshot
+from index.store import ShardWriter, shard_path, sync_folder
+from index.writer import Writer
+
+FINENESS = ("binary", "int4", "int8", "fp16")
+_AT_ONCE = 256  # pages that are synced together
+_SAMPLE = 1000  # pages whose mean token is the centre
+Progress = Callable[[int, int], None]
+
+
+def recode(
+    index: Index, codec: str | None = None, pool: int | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Store every page in another codec, or pooled further; None leaves as it is. progress: told (pages done, of all).
+
+    What a coarser codec or pooling took away does not come back: `note` in the result says so where it applies. Raises
+    QueryError for settings that do not fit, DamageError where a page is not as it was written, IndexLocked, DiskFull.
+    """
+    before = _bytes(index)
+    with index.writing() as writer:
+        old = writer.settings
+        new = _wanted(old, codec, pool)
+        pages = [row[0] for row in writer.db.execute("SELECT id FROM pages ORDER BY document, number")]
+        if new != old:
+            _recode(index, writer, new, pages, progress or (lambda done, total: None))
+    facts = {"codec": new.codec, "pool": new.pool, "pages": len(pages) if new != old else 0}
+    return facts | {"bytes_before": before, "bytes_after": _bytes(index), "note": _note(old, new)}
+
+
+def _wanted(old: Settings, codec: str | None, pool: int | None) -> Settings:
+    new = old._replace(codec=codec or old.codec, pool=old.pool if pool is None else pool)
+    new = new if new.codec in CENTRED else new._replace(centre="")
+    if new.codec not in CODECS:
+        raise QueryError(f"codec is one of {', '.join(CODECS)}; got {codec!r}")
+    try:
+        check_dim(new.codec, new.dim)
+    except ValueError as error:
+        raise QueryError(str(error)) from error
+    if new.pool < old.pool:
+        raise QueryError(
+            f"the index keeps one vector for {old.pool} tokens, so pool is {old.pool} or more; got {pool}. "
+            "For the tokens themselves, add the files to a new index"
+        )
+    return new
+
+
+def _note(old: Settings, new: Settings) -> str:
+    if FINENESS.index(new.codec) > FINENESS.index(old.codec):
+        return (
+            f"{new.codec} now holds what {old.codec} had left of the vectors, no more; add the files anew to regain it"
+        )
+    return "" if new != old else f"the index is in {new.codec} already, pooled by {new.pool}"
+
+
+def _recode(index: Index, writer: Writer, new: Settings, pages: list[int], progress: Progress) -> None:
+    before = dict(writer.shards.ends)
+    with index.snapshot(anew=True) as snapshot:
+        if new.codec in CENTRED:
+            new = _centred(writer, snapshot, new, pages)
+        copy = ShardWriter(index.folder, new.layout, before, max([writer.shards.first - 1, *before]) + 1)
+        try:
+            with catalog.transaction(writer.db):
+                for start in range(0, len(pages), _AT_ONCE):
+                    progress(start, len(pages))
+                    _copy(writer, snapshot, copy, new, pages[start : start + _AT_ONCE])
+                failpoint("recode copied")
+                _adopt(writer, copy, new, before)
+                failpoint("recode in transaction")
+        except BaseException:
+            copy.close()
+            kept = {row[0] for row in writer.db.execute("SELECT id FROM shards")}
+            for shard in copy.ends.keys() - kept:
+                shard_path(index.folder, shard).unlink(missing_ok=True)
+            raise
+    failpoint("recode committed")
+    progress(len(pages), len(pages))
+    for shard in before:
+        shard_path(index.folder, shard).unlink(missing_ok=True)
+    sync_folder(index.folder / "shards")
+    index.forget()
+
+
+def _rows(writer: Writer, pages: Sequence[int]) -> list[catalog.Row]:
+    rows = {row["id"]: row for row in catalog.checked(writer.db, "pages", f"id IN ({','.join(map(str, pages))})")}
+    return [rows[page] for page in pages]
+
+
+def _vectors(snapshot: Snapshot, row: catalog.Row) -> tuple[np.ndarray, np.ndarray]:
+    """The stored tokens (t, d) of a page, staged ones too, and its pooled vector. Raises DamageError."""
+    extent = Extent(row["shard"], row["offset"], row["tokens"], row["payload_crc"])
+    try:
+        snapshot.state.shards.check_block(row["id"], extent)
+    except DamageError as error:
+        raise DamageError(f"{error}; nothing was changed. Run octavo retry, or delete the document, first") from error
+    codes, pooled = snapshot.layout.parts(snapshot.state.shards.raw(row["id"], extent).data, extent.tokens)
+    return decode(codes), pooled
+
+
+def _centred(writer: Writer, snapshot: Snapshot, new: Settings, pages: list[int]) -> Settings:
+    """With the mean of the tokens of a thousand pages, or all, as the centre."""
+    total, count = np.zeros(new.dim), 0
+    for row in _rows(writer, pages[:: -(-len(pages) // _SAMPLE) or 1]):
+        vectors, _ = _vectors(snapshot, row)
+        total, count = total + vectors.sum(axis=0, dtype=np.float64), count + len(vectors)
+    return new.centred(total / count) if count else new._replace(centre="")
+
+
+def _copy(writer: Writer, snapshot: Snapshot, copy: ShardWriter, new: Settings, pages: Sequence[int]) -> None:
+    """Write pages to the new shards and sync them; their rows say so once the transaction commits."""
+    rows, blocks, layout = _rows(writer, pages), list[Block](), new.layout
+    for row in rows:
+        vectors, pooled = _vectors(snapshot, row)
+        if new.pool != writer.settings.pool:
+            vectors = _pool(writer, row["id"], vectors, new.pool)
+        blocks.append(layout.block(row["id"], vectors, pooled))
+    for row, extent in zip(rows, copy.append(blocks), strict=True):
+        catalog.move_page(writer.db, row, extent)
+
+
+def _pool(writer: Writer, page: int, vectors: np.ndarray, pool: int) -> np.ndarray:
+    """Merge a page's vectors further, and say so of the tokens they stand for."""
+    before = catalog.clusters(writer.db, page)
+    tokens = len(vectors) if before is None else len(before)
+    vectors, clusters = pool_tokens(vectors, -(-tokens // pool))
+    if len(vectors) < tokens:
+        catalog.put_clusters(writer.db, page, clusters if before is None else clusters[before])
+    return vectors
+
+
+def _adopt(writer: Writer, copy: ShardWriter, new: Settings, before: dict[int, int]) -> None:
+    """Inside the transaction: the new shards and settings instead of the old."""
+    writer.shards.close()
+    writer.shards, writer.settings, writer.layout = copy, new, new.layout
+    for shard in before:
+        writer.drop_shard(shard)
+    stored.write(writer.db, new)
+    writer.next_generation()
+
+
+def _bytes(index: Index) -> int:
+    return sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
