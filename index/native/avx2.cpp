@@ -18,17 +18,22 @@
 namespace octavo {
 namespace haswell {
 
+#include "common.h"
+
 constexpr int LANES = 8, TILE_ROWS = 6;
 constexpr int64_t CACHED = 1 << 17;
 constexpr float BYTE_STEPS = 63;  // two products of an unsigned byte with it fit 16 bits
 
 struct Ints {
-    __m256i v;
-    static OCTAVO_INLINE Ints all(int32_t x) { return {_mm256_set1_epi32(x)}; }
+    typedef int Vector __attribute__((vector_size(32)));
+    Vector v;
+    static OCTAVO_INLINE Ints of(__m256i x) { return {(Vector)x}; }
+    static OCTAVO_INLINE Ints all(int32_t x) { return of(_mm256_set1_epi32(x)); }
     static OCTAVO_INLINE Ints load(const int32_t *from) {
-        return {_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from))};
+        return of(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
     }
-    OCTAVO_INLINE void store(int32_t *to) const { _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), v); }
+    OCTAVO_INLINE void store(int32_t *to) const { _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), whole()); }
+    OCTAVO_INLINE __m256i whole() const { return (__m256i)v; }
 };
 struct Floats {
     __m256 v;
@@ -41,12 +46,41 @@ OCTAVO_INLINE Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, 
 OCTAVO_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 OCTAVO_INLINE Floats maximum(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
 OCTAVO_INLINE Ints where_greater(Floats a, Floats b, Ints yes, Ints no) {
-    return {_mm256_blendv_epi8(no.v, yes.v, _mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)))};
+    const __m256 greater = _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ);
+    return Ints::of(_mm256_blendv_epi8(no.whole(), yes.whole(), _mm256_castps_si256(greater)));
 }
-OCTAVO_INLINE Floats to_floats(Ints a) { return {_mm256_cvtepi32_ps(a.v)}; }
+OCTAVO_INLINE Floats to_floats(Ints a) { return {_mm256_cvtepi32_ps(a.whole())}; }
 OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
-    const __m256i pairs = _mm256_maddubs_epi16(x.v, q.v);
-    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+    const __m256i pairs = _mm256_maddubs_epi16(x.whole(), q.whole());
+    return Ints::of(_mm256_add_epi32(sum.whole(), _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+}
+template <int W> OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
+    if constexpr (W == 2) return {_mm256_castpd_ps(_mm256_set1_pd(load_any<double>(x)))};
+    return Floats::all(load_any<float>(x));
+}
+template <int W> OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
+    if constexpr (W == 2) return Ints::of(_mm256_set1_epi64x(load_any<int64_t>(x)));
+    return Ints::all(load_any<int32_t>(x));
+}
+// Sums of neighbouring lanes, those of a first.
+OCTAVO_INLINE Floats add_pairs(Floats a, Floats b) {
+    const __m256d sums = _mm256_castps_pd(_mm256_hadd_ps(a.v, b.v));
+    return {_mm256_castpd_ps(_mm256_permute4x64_pd(sums, 0b11011000))};
+}
+OCTAVO_INLINE Ints add_pairs(Ints a, Ints b) {
+    return Ints::of(_mm256_permute4x64_epi64(_mm256_hadd_epi32(a.whole(), b.whole()), 0b11011000));
+}
+// A byte for each bit: 2 where it is set.
+inline void zeros_and_twos(const uint8_t *from, uint8_t *to, int64_t bits) {
+    const __m256i spread = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+    const __m256i each_bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+    int64_t k = 0;
+    for (; k + 32 <= bits; k += 32) {
+        const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(load_any<int32_t>(from + k / 8)), spread);
+        const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, each_bit), each_bit);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + k), _mm256_and_si256(set, _mm256_set1_epi8(2)));
+    }
+    for (; k < bits; k++) to[k] = static_cast<uint8_t>((from[k / 8] >> k % 8 & 1) * 2);
 }
 inline void halves(const uint8_t *from, float *to, int64_t count) {
     int64_t i = 0;
@@ -78,15 +112,17 @@ uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     return static_cast<uint32_t>(_mm_cvtsi128_si64(two) + _mm_extract_epi64(two, 1));
 }
 
-const Kernel *kernel(int32_t codec, int32_t precision) {
-    if (precision == FLOAT_QUERY) return &kernel_of<FloatProduct>;
+const Kernel *residual(const Query &) { return &kernel_of<ByteProduct<1, 1>>; }
+const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
+    const bool narrow = padded(query.tokens) == LANES && query.dim % 2 == 0;
+    if (precision == FLOAT_QUERY) return narrow ? &kernel_of<FloatProduct<2>> : &kernel_of<FloatProduct<1>>;
     if (precision == BINARY_QUERY) return codec == BINARY ? &hamming : nullptr;
-    return codec == INT8 || codec == INT4 ? &kernel_of<ByteProduct<1>> : nullptr;
+    return codec == INT8 || codec == INT4 ? residual(query) : nullptr;
 }
 
 }  // namespace haswell
 
-const Set avx2{"avx2", haswell::kernel, &haswell::kernel_of<haswell::ByteProduct<1>>, haswell::scan};
+const Set avx2{"avx2", haswell::kernel, haswell::residual, haswell::scan};
 
 }  // namespace octavo
 #if defined(__clang__)

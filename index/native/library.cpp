@@ -165,10 +165,11 @@ OCTAVO_API int32_t octavo_maxsim(int32_t set, int32_t codec, int32_t precision, 
                                  int32_t *winners) {
     const Set *chosen = set_of(set);
     if (!chosen) return NO_SET;
-    const Kernel *kernel = chosen->kernel(codec, precision);
+    const Query tokens{query, query_offsets[queries], dim};
+    const Kernel *kernel = chosen->kernel(codec, precision, tokens);
     if (!kernel) return NO_KERNEL;
     return guarded([&] {
-        const Request request{{query, query_offsets[queries], dim}, query_offsets, queries, pages, scores, winners};
+        const Request request{tokens, query_offsets, queries, pages, scores, winners};
         PackMemory memory(*kernel, request.query, codec);
         return score_pages(*kernel, memory.pack, request, threads, [&](int64_t i) {
             return Page{reinterpret_cast<const uint8_t *>(values[i]),
@@ -223,9 +224,10 @@ OCTAVO_API int32_t octavo_residual(int32_t set, int32_t threads, const float *qu
     }
     return guarded([&] {
         const Request request{{query, query_offsets[queries], dim}, query_offsets, queries, pages, scores, winners};
-        PackMemory memory(*chosen->residual, request.query, BINARY);
+        const Kernel &kernel = *chosen->residual(request.query);
+        PackMemory memory(kernel, request.query, BINARY);
         const auto at = [&](int64_t i) { return offsets[rows ? rows[i] : i]; };
-        return score_pages(*chosen->residual, memory.pack, request, threads, [&](int64_t i) {
+        return score_pages(kernel, memory.pack, request, threads, [&](int64_t i) {
             const int64_t row = rows ? rows[i] : i, first = offsets[row];
             return Page{values + first * (dim / 8), scales + 2 * first, offsets[row + 1] - first,
                         i + 1 < pages ? values + at(i + 1) * (dim / 8) : nullptr, codes + first, table};

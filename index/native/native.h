@@ -33,7 +33,7 @@ inline int64_t table_width(int64_t tokens) { return (tokens + 15) / 16 * 16; }
 
 // What a kernel made of the query: made once a call, read by all threads. Freed by whoever made it.
 struct Pack {
-    int64_t tokens, dim, units, padded;  // units: 4-byte groups a row; padded: tokens rounded up to whole vectors
+    int64_t tokens, dim, units, padded;  // units: broadcasts a row; padded: tokens rounded up to whole vectors
     uint8_t *data;    // blocks of query tokens, unit after unit
     int32_t *start;   // what integer sums start from, one a column
     float *factor;    // (padded) what a token's best is multiplied by at the end
@@ -59,8 +59,8 @@ struct Kernel {
 // An instruction set. kernel: null where a codec has no kernel for that precision of the query.
 struct Set {
     const char *name;
-    const Kernel *(*kernel)(int32_t codec, int32_t precision);
-    const Kernel *residual;
+    const Kernel *(*kernel)(int32_t codec, int32_t precision, const Query &);
+    const Kernel *(*residual)(const Query &);
     uint32_t (*scan)(const uint8_t *table, const uint16_t *codes, int64_t count);
 };
 

@@ -5,15 +5,14 @@
 template <int C> constexpr int most_rows = 2 * TILE_ROWS / C / 2 * 2;
 constexpr int smaller(int rows) { return rows <= 2 ? rows - 1 : rows <= 16 ? rows - 2 : rows - 4; }
 
-template <class P, int V> OCTAVO_INLINE int fitting(int64_t rows, int64_t room) {
-    constexpr int C = V * P::DIGITS;
-    int fit = most_rows<C>;
+inline int fitting(int64_t rows, int64_t room, int most) {
+    int fit = most;
     while (smaller(fit) >= rows) fit = smaller(fit);
     while (fit > room) fit = smaller(fit);
     return fit;
 }
 
-template <class P, int V, int S, int R> void run(int rows, const Tile &t) {
+template <class P, int V, int S, int R> OCTAVO_INLINE void run(int rows, const Tile &t) {
     if constexpr (R >= 1) {
         if (rows == R) return tile<P, R, V, S>(t);
         run<P, V, S, smaller(R)>(rows, t);
@@ -40,65 +39,82 @@ inline void finish(const Tile &t, int rows, int columns, const float *factor, co
 
 inline int64_t padded(int64_t tokens) { return (tokens + LANES - 1) / LANES * LANES; }
 
-template <class P> int64_t units_of(int64_t dim) { return (dim + P::PER_UNIT - 1) / P::PER_UNIT; }
+template <class P> int64_t units_of(int64_t dim) {
+    constexpr int components = P::PER_GROUP * P::WIDE;
+    return (dim + components - 1) / components;
+}
+template <class P> int64_t row_stride(int64_t dim) { return units_of<P>(dim) * 4 * P::WIDE; }
 
 template <class P> int64_t data_bytes(const Query &query) {
-    const int64_t columns = padded(query.tokens) * P::DIGITS;
-    return columns * units_of<P>(query.dim) * 4;
+    return padded(query.tokens) * P::DIGITS * row_stride<P>(query.dim);
 }
 
 // Rewritten rows, similarities of a tile, scales.
 template <class P> int64_t scratch_bytes(const Query &query) {
-    constexpr int rows = most_rows<P::DIGITS>;
-    return rows * (units_of<P>(query.dim) * 4 + P::COLUMNS * LANES * 4 + 4);
+    return most_rows<P::COLUMNS * P::SUMS> * (row_stride<P>(query.dim) + P::COLUMNS * LANES * 4 + 4);
 }
 
 // The largest 8-bit step that the sums of a codec's bytes allow.
 inline float steps(int32_t codec) { return codec == INT8 ? BYTE_STEPS : 127.0f; }
 
+// Where a group of a query token's digit lies: block after block, unit after unit, vector after vector.
+template <class P> struct Place {
+    const Pack &pack;
+    OCTAVO_INLINE int64_t operator()(int64_t token, int digit, int64_t group) const {
+        constexpr int64_t width = P::COLUMNS * LANES, tokens = LANES / P::WIDE;  // of a block, of a vector
+        const int64_t block = token / width * width, left = pack.padded - block;
+        const int64_t sums = (left < width ? left : width) / LANES * P::SUMS;
+        const int64_t unit = group / P::WIDE;
+        return block * P::DIGITS * pack.units * P::WIDE + unit * sums * LANES + column(token - block, digit) * LANES +
+               token % tokens * P::WIDE + group % P::WIDE;
+    }
+    static OCTAVO_INLINE int64_t column(int64_t token, int digit) {  // token: within its block
+        return token / LANES * P::SUMS + digit * P::WIDE + token % LANES / (LANES / P::WIDE);
+    }
+};
+
+// A query token as digits of at most `most` steps; gives the last digit's step. sums: of each digit.
+template <class P, class Put> float digits_of(const float *row, int64_t dim, float most, int64_t *sums, Put put) {
+    float largest = 0;
+    for (int64_t k = 0; k < dim; k++) largest = fabsf(row[k]) > largest ? fabsf(row[k]) : largest;
+    const float step = largest > 0 ? largest / most : 1.0f;
+    float last = step;
+    for (int i = 1; i < P::DIGITS; i++) last /= BASE;
+    for (int64_t k = 0; k < dim; k++) {
+        double rest = static_cast<double>(row[k]) / static_cast<double>(step);
+        for (int i = 0; i < P::DIGITS; i++) {
+            double digit = nearbyint(rest);
+            digit = digit > 127 ? 127 : digit < -127 ? -127 : digit;
+            rest = (rest - digit) * static_cast<double>(BASE);
+            sums[i] += static_cast<int64_t>(digit);
+            put(i, k, static_cast<int8_t>(digit));
+        }
+    }
+    return last;
+}
+
 template <class P> void pack(const Query &query, Pack &to) {
     to.tokens = query.tokens, to.dim = query.dim;
     to.units = units_of<P>(query.dim), to.padded = padded(query.tokens);
     memset(to.data, 0, static_cast<size_t>(data_bytes<P>(query)));
-    memset(to.start, 0, static_cast<size_t>(to.padded * P::DIGITS * 4));
-    const int64_t width = P::COLUMNS * LANES;
+    memset(to.start, 0, static_cast<size_t>(to.padded * P::SUMS * 4));
+    const Place<P> place{to};
     for (int64_t token = 0; token < to.padded; token++) {
         to.factor[token] = 1.0f;
         if (token >= query.tokens) continue;
-        const int64_t block = token / width * width;
-        const int64_t columns = to.padded - block < width ? to.padded - block : width;  // of this block
-        const int64_t vector = (token - block) / LANES, lane = token % LANES;
-        uint8_t *base = to.data + block * P::DIGITS * to.units * 4;
         const float *row = query.values + token * query.dim;
-        if constexpr (P::PER_UNIT == 1) {
-            float *out = reinterpret_cast<float *>(base) + vector * LANES + lane;
-            for (int64_t k = 0; k < query.dim; k++) out[k * columns] = row[k];
+        if constexpr (P::PER_GROUP == 1) {
+            float *data = reinterpret_cast<float *>(to.data);
+            for (int64_t k = 0; k < query.dim; k++) data[place(token, 0, k)] = row[k];
         } else {
-            float largest = 0;
-            for (int64_t k = 0; k < query.dim; k++) largest = fabsf(row[k]) > largest ? fabsf(row[k]) : largest;
-            const float most = steps(to.codec);
-            // the leading digit is rounded to nearest, so that the next ones are at most a half step either way
-            const float step = largest > 0 ? largest / most : 1.0f;
             int64_t sums[P::DIGITS] = {};
-            for (int64_t k = 0; k < query.dim; k++) {
-                double rest = static_cast<double>(row[k]) / step;
-                for (int i = 0; i < P::DIGITS; i++) {
-                    double digit = nearbyint(rest);
-                    digit = digit > 127 ? 127 : digit < -127 ? -127 : digit;
-                    rest = (rest - digit) * BASE;
-                    sums[i] += static_cast<int64_t>(digit);
-                    const int64_t column = vector * P::DIGITS + i;
-                    const int64_t place = (k / 4 * columns * P::DIGITS + column * LANES + lane) * 4 + k % 4;
-                    base[place] = static_cast<uint8_t>(static_cast<int8_t>(digit));
-                }
-            }
-            for (int i = 0; i < P::DIGITS; i++) {
-                const int64_t column = (block / LANES + vector) * P::DIGITS + i;
-                to.start[column * LANES + lane] = static_cast<int32_t>(-bias_of(to.codec) * sums[i]);
-            }
-            float unit = step;
-            for (int i = 1; i < P::DIGITS; i++) unit /= BASE;
-            to.factor[token] = unit;
+            to.factor[token] = digits_of<P>(row, query.dim, steps(to.codec), sums, [&](int i, int64_t k, int8_t digit) {
+                to.data[place(token, i, k / 4) * 4 + k % 4] = static_cast<uint8_t>(digit);
+            });
+            const int64_t block = token / (P::COLUMNS * LANES) * (P::COLUMNS * LANES);
+            for (int i = 0; i < P::DIGITS; i++)
+                to.start[block * P::SUMS + place.column(token - block, i) * LANES + token % (LANES / P::WIDE) * P::WIDE] =
+                    static_cast<int32_t>(-bias_of(to.codec) * sums[i]);
         }
     }
 }
@@ -108,28 +124,32 @@ inline int64_t share_of(int64_t left, int64_t most) {
     return left >= 2 * most ? most : left > most ? (left + 1) / 2 : left;
 }
 
-template <class P> void decode(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
-    const int64_t bytes = row_bytes(pack.codec, pack.dim), stride = pack.units * 4;
+template <class P, int D> void decode_rows(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
+    const int64_t bytes = row_bytes(pack.codec, D ? D : pack.dim), stride = row_stride<P>(D ? D : pack.dim);
     for (int64_t r = 0; r < rows; r++, from += bytes, to += stride) {
-        if constexpr (P::PER_UNIT == 1) {
-            floats_of(pack.codec, from, reinterpret_cast<float *>(to), pack.dim);
+        if constexpr (P::PER_GROUP == 1) {
+            floats_of<D>(pack.codec, from, reinterpret_cast<float *>(to), pack.dim);
+            if (P::WIDE == 2 && pack.dim % 2) reinterpret_cast<float *>(to)[pack.dim] = 0;
         } else {
-            bytes_of(pack.codec, from, to, pack.dim);
-            for (int64_t k = pack.dim; k < stride; k++) to[k] = 0;
+            bytes_of<D>(pack.codec, from, to, pack.dim);
+            for (int64_t k = D ? D : pack.dim; k < stride; k++) to[k] = 0;
         }
     }
+}
+template <class P> void decode(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
+    pack.dim == 128 ? decode_rows<P, 128>(pack, from, rows, to) : decode_rows<P, 0>(pack, from, rows, to);
 }
 
 // One block of query tokens, V vectors of them, against the rows of a tile.
 template <class P, int V> void block(const Pack &pack, const Page &page, Tile &t, int rows, int64_t first, int64_t token,
                                      Scratch &scratch, float *values) {
-    constexpr int S = P::PER_UNIT == 1 ? 512 : 128;
+    constexpr int S = P::PER_GROUP == 1 ? 512 : 128;
     const bool plain = !scratch.argmax && !page.codes;
     t.query = pack.data + token * P::DIGITS * t.stride;
-    t.start = pack.start + token * P::DIGITS;
+    t.start = pack.start + token * P::SUMS;
     t.best = scratch.best + token;
     t.values = plain ? nullptr : values;
-    constexpr int most = most_rows<V * P::DIGITS>;
+    constexpr int most = most_rows<P::COLUMNS * P::SUMS>;
     t.stride == S ? run<P, V, S, most>(rows, t) : run<P, V, 0, most>(rows, t);
     if (plain) return;
     const float *centroids[most];
@@ -142,20 +162,18 @@ template <class P, int V> void block(const Pack &pack, const Page &page, Tile &t
 
 template <class P> void score(const Pack &pack, const Page &page, Scratch &scratch) {
     constexpr int V = P::COLUMNS, WIDTH = V * LANES;
-    const bool single = pack.padded == LANES;
-    const bool direct = P::PER_UNIT == 1 && pack.codec == FP32;
-    const int64_t bytes = row_bytes(pack.codec, pack.dim), stride = pack.units * 4;
+    constexpr int most = most_rows<V * P::SUMS>;
+    const bool direct = P::PER_GROUP == 1 && pack.codec == FP32;
+    const int64_t bytes = row_bytes(pack.codec, pack.dim), stride = row_stride<P>(pack.dim);
     uint8_t *buffer = scratch.rows;
-    float *values = reinterpret_cast<float *>(buffer + most_rows<P::DIGITS> * stride);
-    float *scales = values + most_rows<P::DIGITS> * WIDTH;
+    float *values = reinterpret_cast<float *>(buffer + most * stride);
+    float *scales = values + most * WIDTH;
     const int64_t block_bytes = WIDTH * P::DIGITS * stride;
     const int64_t group = block_bytes >= CACHED ? WIDTH : CACHED / block_bytes * WIDTH;  // tokens that stay in cache
     for (int64_t begin = 0; begin < pack.padded; begin += group) {
         const int64_t end = begin + group < pack.padded ? begin + group : pack.padded;
         for (int64_t row = 0; row < page.rows;) {
-            const int64_t left = page.rows - row;
-            const int64_t wanted = share_of(left, single ? most_rows<P::DIGITS> : most_rows<V * P::DIGITS>);
-            const int rows = single ? fitting<P, 1>(wanted, page.rows) : fitting<P, V>(wanted, page.rows);
+            const int rows = fitting(share_of(page.rows - row, most), page.rows, most);
             const int64_t first = row + rows > page.rows ? page.rows - rows : row;
             const uint8_t *from = page.values + first * bytes;
             row = first + rows;

@@ -10,6 +10,8 @@
 namespace octavo {
 namespace plain {
 
+#include "common.h"
+
 constexpr int LANES = 4, TILE_ROWS = 4;
 constexpr int64_t CACHED = 1 << 17;
 constexpr float BYTE_STEPS = 127;
@@ -58,6 +60,12 @@ OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
     return sum;
 }
 
+template <int W> OCTAVO_INLINE Floats spread_floats(const uint8_t *x) { return Floats::all(load_any<float>(x)); }
+template <int W> OCTAVO_INLINE Ints spread_ints(const uint8_t *x) { return Ints::all(load_any<int32_t>(x)); }
+template <class T> OCTAVO_INLINE T add_pairs(T a, T) { return a; }  // no kernel here is of pairs
+inline void zeros_and_twos(const uint8_t *from, uint8_t *to, int64_t bits) {
+    for (int64_t k = 0; k < bits; k++) to[k] = static_cast<uint8_t>((from[k / 8] >> k % 8 & 1) * 2);
+}
 inline float half(uint16_t bits) {
     const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
     uint32_t whole;
@@ -93,14 +101,15 @@ uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     return sum;
 }
 
-const Kernel *kernel(int32_t codec, int32_t precision) {
-    if (precision == FLOAT_QUERY) return &kernel_of<FloatProduct>;
+const Kernel *residual(const Query &) { return &kernel_of<ByteProduct<1, 1>>; }
+const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
+    if (precision == FLOAT_QUERY) return &kernel_of<FloatProduct<1>>;
     if (precision == BINARY_QUERY) return codec == BINARY ? &hamming : nullptr;
-    return codec == INT8 || codec == INT4 ? &kernel_of<ByteProduct<1>> : nullptr;
+    return codec == INT8 || codec == INT4 ? residual(query) : nullptr;
 }
 
 }  // namespace plain
 
-const Set portable{"portable", plain::kernel, &plain::kernel_of<plain::ByteProduct<1>>, plain::scan};
+const Set portable{"portable", plain::kernel, plain::residual, plain::scan};
 
 }  // namespace octavo
