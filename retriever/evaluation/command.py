@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,10 +71,11 @@ def evaluate(
     loaded = [_chosen(found, queries, languages) for found in loaded]
     engine = load_encoder(encoder or DEFAULT)
     with _progress(as_json) as told:
-        done = [r for found in loaded for r in _measure(found, engine, systems, modes, names, cache, sweep, told)]
+        asked = [found if found.queries else _made_up(found, engine, cache, modes, told) for found in loaded]
+        done = [r for found in asked for r in _measure(found, engine, systems, modes, names, cache, sweep, told)]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
     if report is not None:
-        _write(report, document, done, loaded, engine, cache)
+        _write(report, document, done, asked, engine, cache)
     _show(document, as_json, report)
     return 0
 
@@ -125,36 +125,54 @@ def _measure(
     told: Callable[[str, int, int], None],
 ) -> Iterator[Result]:
     """Every system on one question set; the text lane, which knows no codec, once."""
-    from retriever.evaluation.indexes import opened
-    from retriever.evaluation.known_items import known_items
     from retriever.evaluation.run import run
 
-    if not questions.queries:
-        with opened(questions.corpus, encoder, cache, told=told)[0] as retriever:
-            questions = known_items(questions, retriever)
-        if set(modes) - {"visual"}:
-            raise click.UsageError("made-up questions are words of the pages: --mode visual is all that they can test")
     wanted = modes or (("visual",) if questions.smoke else ("hybrid",))
     for number, system in enumerate(systems):
         some = [mode for mode in wanted if mode != "text" or number == 0]
         yield from run(questions, encoder, cache, **system, modes=some, measures=measures, derive=derive, told=told)
 
 
+def _made_up(
+    questions: QuestionSet, encoder: Encoder, cache: Path, modes: Sequence[str], told: Callable[[str, int, int], None]
+) -> QuestionSet:
+    """Documents that come without questions, with some made of their words."""
+    from retriever.evaluation.indexes import opened
+    from retriever.evaluation.known_items import known_items
+
+    if set(modes) - {"visual"}:
+        raise click.UsageError("made-up questions are words of the pages: --mode visual is all that they can test")
+    with opened(questions.corpus, encoder, cache, told=told)[0] as retriever:
+        return known_items(questions, retriever)
+
+
 def _write(
     folder: Path,
     document: dict[str, Any],
     done: Sequence[Result],
-    loaded: Sequence[QuestionSet],
+    asked: Sequence[QuestionSet],
     encoder: Encoder,
     cache: Path,
 ) -> None:
     import json
 
     from retriever.evaluation import results
+    from retriever.evaluation.gallery import gallery
+    from retriever.evaluation.report import page
 
     folder.mkdir(parents=True, exist_ok=True)
+    galleries: dict[str, list[dict[str, Any]]] = {}
+    for found in asked:
+        best = max(
+            (r for r in done if r.dataset == found.name and r.languages.keys() <= {q.id for q in found.queries}),
+            key=lambda result: sum(result.values[document["measures"][0]].values()),
+            default=None,
+        )
+        if best is not None:
+            galleries.setdefault(found.name, []).extend(gallery(found, encoder, cache, best))
+    (folder / "report.html").write_text(page(document, galleries), "utf-8")
     (folder / "eval.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
-    results.write_runs(folder / "runs", done, {found.name: found for found in loaded if found.queries})
+    results.write_runs(folder / "runs", done, {found.name: found for found in asked})
 
 
 def _show(document: Mapping[str, Any], as_json: bool, report: Path | None) -> None:
@@ -234,11 +252,6 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, completed=done, total=total)
 
         yield told
-
-
-def again(command: Sequence[str]) -> str:
-    """A command line to paste."""
-    return shlex.join(command)
 
 
 COMMANDS = (evaluate, compare)

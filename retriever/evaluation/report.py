@@ -1,0 +1,278 @@
+"""A result as one HTML file that asks nobody for anything: figures, intervals, costs, what was missed, how to redo it.
+
+Everything is text, inline SVG and inline JPEG; a content policy in the page forbids the rest. Whatever came out of a
+document or a data set is escaped. Not here: the figures (results), the plot (plots), the pictures (gallery).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retriever.evaluation.plots import Point, pareto
+from retriever.evaluation.results import Row, systems, table
+from retriever.printable import printable
+
+_HERE = Path(__file__).parent
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def page(document: Mapping[str, Any], galleries: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The report of a result file. galleries: data set -> what `gallery` made of it."""
+    measure, results = document["measures"][0], document["results"]
+    names = list(dict.fromkeys(result["dataset"] for result in results))
+    title = f"{measure} on {names[0]}" if len(names) == 1 else f"{measure} on {len(names)} data sets"
+    parts = [
+        f"<h1>{_text(title)}</h1>",
+        f'<p class="quiet">{_text(", ".join(names))}. Measured {_text(document["date"][:10])} by Octavo '
+        f"{_text(document['versions'].get('octavo', ''))}.</p>",
+        _smoke(results),
+        _figures(document, measure),
+        _published(names, measure, table(results, measure)),
+        _languages(table(results, measure), measure),
+        _plots(results, measure),
+        _costs(results),
+        _funnels(results),
+        *(_gallery(name, shown) for name, shown in galleries.items() if shown),
+        _again(document),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>\n{(_HERE / 'report.css').read_text('utf-8')}</style>\n</head>\n"
+        f"<body>\n<main>\n{chr(10).join(filter(None, parts))}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _text(value: Any) -> str:
+    return html.escape(printable(str(value)))
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], words: int = 1) -> str:
+    """rows: (class, cells that are HTML already); the first `words` columns are words."""
+    heads = "".join(f'<th scope="col"{" class=words" if n < words else ""}>{cell}</th>' for n, cell in enumerate(head))
+    body = []
+    for kind, cells in rows:
+        first, *rest = cells
+        shown = "".join(f"<td{' class=words' if n < words - 1 else ''}>{cell}</td>" for n, cell in enumerate(rest))
+        body.append(f'<tr class="{kind}"><th scope="row">{first}</th>{shown}</tr>')
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table>'
+        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _smoke(results: Sequence[Mapping[str, Any]]) -> str:
+    made = sorted({result["dataset"] for result in results if result["smoke"]})
+    if not made:
+        return ""
+    return (
+        f'<p class="note"><b>A smoke test.</b> The questions for {_text(", ".join(made))} are runs of words taken from '
+        "the pages themselves. They show that pages are read, stored and found, and rank settings; what people ask is "
+        "harder.</p>"
+    )
+
+
+def _figures(document: Mapping[str, Any], measure: str) -> str:
+    """A row a system, a column a measure: over all data sets, or the one there is."""
+    results = document["results"]
+    names = list(dict.fromkeys(result["dataset"] for result in results))
+    wanted = [m for m in document["measures"] if all(m in result["values"] for result in results)]
+    if len(names) == 1:
+        columns = {m: {row["system"]: row for row in table(results, m) if not row["language"]} for m in wanted[:7]}
+        caption = f"{_text(names[0])}: means over its languages, 95 % bootstrap intervals"
+    else:
+        rows = [row for row in table(results, measure) if not row["language"]]
+        columns = {n: {row["system"]: row for row in rows if row["dataset"] == n} for n in [*names, ""]}
+        caption = f"{_text(measure)} by data set, 95 % bootstrap intervals; the best of each column is bold"
+    body = []
+    for system in systems(results):
+        cells = [_figure(found.get(system), found.values()) for found in columns.values()]
+        body.append(("", [_text(system), *cells]))
+    head = ["System", *(_text(name) if name else "Mean" for name in columns)]
+    return "<h2>How well pages are found</h2>" + _table(caption, head, body)
+
+
+def _figure(row: Row | None, column: Any) -> str:
+    if row is None:
+        return "–"
+    best = len(list(column)) > 1 and row["mean"] >= max(other["mean"] for other in column) - 1e-12
+    figure = f'<span class="best">{row["mean"]:.3f}</span>' if best else f"{row['mean']:.3f}"
+    return f"{figure}<small>{row['low']:.3f} to {row['high']:.3f}</small>"
+
+
+def _languages(rows: Sequence[Row], measure: str) -> str:
+    several = [row for row in rows if row["language"]]
+    if not several:
+        return ""
+    labels = list(dict.fromkeys(row["system"] for row in rows))
+    body = []
+    for dataset in dict.fromkeys(row["dataset"] for row in several):
+        for language in ["", *dict.fromkeys(row["language"] for row in several if row["dataset"] == dataset)]:
+            some = {r["system"]: r for r in rows if (r["dataset"], r["language"]) == (dataset, language)}
+            cells = [_figure(some.get(label), some.values()) for label in labels]
+            asked = str(next(iter(some.values()))["queries"])
+            name = _text(language) if language else f"{_text(dataset)} <small>mean of languages</small>"
+            body.append(("language" if language else "whole", [name, asked, *cells]))
+    return "<h2>By language</h2>" + _table(_text(measure), ["", "Queries", *map(_text, labels)], body)
+
+
+def published(name: str, measure: str) -> list[dict[str, Any]]:
+    """Figures of others for a data set or task (a hub name, the folder of its copy, mteb's name), with their source."""
+    known = json.loads((_HERE / "published.json").read_text("utf-8"))
+
+    def fits(figure: Mapping[str, Any]) -> bool:
+        names = {figure["dataset"], figure["dataset"].rpartition("/")[2], figure.get("task")}
+        return figure["measure"] == measure and name.partition("@")[0] in names
+
+    return [dict(figure) | known["sources"][figure["source"]] for figure in known["figures"] if fits(figure)]
+
+
+def _published(names: Sequence[str], measure: str, rows: Sequence[Row]) -> str:
+    body: list[tuple[str, list[str]]] = []
+    for name in names:
+        figures = published(name, measure)
+        if not figures:
+            continue
+        ours = [row for row in rows if row["dataset"] == name and not row["language"]]
+        body += [("", [_text(name), _text(row["system"]), f"{row['mean']:.3f}", "here"]) for row in ours]
+        body += [
+            (
+                "published",
+                [_text(name), _text(f["model"]), f"{f['value']:.3f}", f"{_text(f['title'])} ({_text(f['date'])})"],
+            )
+            for f in figures
+        ]
+    if not body:
+        return ""
+    caption = "As published, not measured here; rendering, splits and query prompts may differ"
+    return "<h2>Beside published figures</h2>" + _table(
+        caption, ["Data set", "System", _text(measure), "Source"], body, words=2
+    )
+
+
+def _plots(results: Sequence[Mapping[str, Any]], measure: str) -> str:
+    """Quality against bytes and time, over the means of all data sets, where there are several systems to compare."""
+    rows = table(results, measure)
+    many = len({row["dataset"] for row in rows}) > 1
+    means = {row["system"]: row for row in rows if not row["language"] and (not row["dataset"] or not many)}
+    points: dict[str, list[Point]] = {"bytes_a_page": [], "ms_a_query": []}
+    for label, of_system in systems(results).items():
+        system, row = of_system[0]["system"], means[label]
+        name = f"{system['codec']}, pool {system['pool']}, {system['candidates']}, {system['mode']}"
+        kind = f"{system['codec']}, {system['mode']}" if system["mode"] != "text" else "BM25"
+        costs = {
+            "bytes_a_page": _mean_cost(of_system, "bytes_a_page"),
+            "ms_a_query": _mean_cost(of_system, "ms_a_query_cpu"),
+        }
+        for cost, value in costs.items():
+            if value and not (cost == "bytes_a_page" and system["mode"] == "text"):
+                points[cost].append(Point(name, value, row["mean"], row["low"], row["high"], kind))
+    drawn = [
+        pareto(some, f"{measure} against {title}", title, measure, unit)
+        for some, title, unit in (
+            (points["bytes_a_page"], "what a page takes on disk", "bytes"),
+            (points["ms_a_query"], "what a query takes of one core", "ms, median"),
+        )
+        if len({round(point.cost, 3) for point in some}) > 1
+    ]
+    if not drawn:
+        return ""
+    explained = (
+        "A dashed line joins the systems that no other is both cheaper and better than; whiskers are 95 % intervals."
+    )
+    return f'<h2>What quality costs</h2><p class="quiet">{explained}</p><div class="plots">{"".join(drawn)}</div>'
+
+
+def _mean_cost(of_system: Sequence[Mapping[str, Any]], name: str) -> float:
+    values = [cost["p50"] if isinstance(cost := result["cost"].get(name, 0), dict) else cost for result in of_system]
+    return float(sum(values) / len(values))
+
+
+def _costs(results: Sequence[Mapping[str, Any]]) -> str:
+    body = []
+    for result in results:
+        cost, seen = result["cost"], result["system"]["mode"] != "text"
+        times = cost.get("ms_a_query_cpu", {})
+        body.append(
+            (
+                "",
+                [
+                    _text(result["system"]["label"]),
+                    _text(result["dataset"]),
+                    f"{result['pages']:,}",
+                    f"{len(result['languages']):,}",
+                    f"{cost['tokens_a_page']:,.0f}" if seen and "tokens_a_page" in cost else "–",
+                    f"{cost['bytes_a_page']:,.0f}" if seen and "bytes_a_page" in cost else "–",
+                    _text(cost.get("stage", "–")) if seen else "–",
+                    f"{times['p50']:.0f}<small>p95 {times['p95']:.0f}</small>" if times else "–",
+                ],
+            )
+        )
+    head = ["System", "Data set", "Pages", "Queries", "Tokens a page", "Bytes a page", "First stage", "ms a query"]
+    caption = "Bytes are those of the whole index; time is CPU time of a warm search for ten pages"
+    lost = [line for result in results for line in result["cost"].get("failed", ())]
+    told = "".join(f"<li>{_text(line)}</li>" for line in dict.fromkeys(lost))
+    note = f'<p class="note">Documents that could not be read and are not searched:</p><ul>{told}</ul>' if told else ""
+    return "<h2>Systems</h2>" + _table(caption, head, body, words=2) + note
+
+
+def _funnels(results: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for result in results:
+        if not result["funnel"]:
+            continue
+        bar = '<span>{}</span><span class="bar"><i style="width:{:.1f}%"></i></span><b>{:.3f}</b>'
+        rows = "".join(bar.format(_text(step), 100 * share, share) for step, share in result["funnel"].items())
+        label = f"{result['dataset']}: {result['system']['label']}"
+        parts.append(f'<h3>{_text(label)}</h3><div class="funnel">{rows}</div>')
+    if not parts:
+        return ""
+    told = (
+        "The share of the relevant pages that is left after each step. What the first stage loses, nothing brings back."
+    )
+    return f'<h2>Where pages are lost</h2><p class="quiet">{told}</p>{"".join(parts)}'
+
+
+def _gallery(dataset: str, shown: Sequence[Mapping[str, Any]]) -> str:
+    parts = [f"<h2>What was missed: {_text(dataset)}</h2>"]
+    parts.append('<p class="quiet">From the worst to the nearest miss; bright is what the query found on a page.</p>')
+    for miss in shown:
+        place = f"at place {miss['place']}" if miss["place"] else "not among the first 100"
+        sides = _side("Answers", miss["right"], place) + _side("Came first", miss["ours"], "")
+        language = f' lang="{html.escape(miss["lang"])}"' if re.fullmatch(r"[a-z]{2,3}(-\w+)?", miss["lang"]) else ""
+        parts.append(
+            f'<div class="miss"><blockquote dir="auto"{language}>{_text(miss["text"])}</blockquote>'
+            f'<div class="pair">{sides}</div></div>'
+        )
+    return "".join(parts)
+
+
+def _side(what: str, side: Mapping[str, Any], place: str) -> str:
+    told = f"<b>{what}</b>{f' ({_text(place)})' if place else ''}: {_text(side['page'])}"
+    picture = ""
+    if side["picture"]:
+        picture = f'<img src="data:image/jpeg;base64,{side["picture"]}" alt="{_text(side["page"])}" loading="lazy">'
+    words = f'<p class="quiet" dir="auto">{_text(side["text"])}</p>' if side["text"] else ""
+    return f"<div><p>{told}</p>{picture}{words}</div>"
+
+
+def _again(document: Mapping[str, Any]) -> str:
+    left_out = {(r["dataset"], next(iter(r["languages"]), "")): r["left_out"] for r in document["results"]}
+    facts = {
+        "Command": f"<pre>{_text(shlex.join(document['command']))}</pre>" if document["command"] else "–",
+        "Machine": _text(f"{document['machine']['processor']}, {document['machine']['cores']} cores"),
+        "System": _text(document["machine"]["system"]),
+        "Versions": _text(", ".join(f"{name} {value}" for name, value in document["versions"].items())),
+        "Measures": _text(", ".join(document["measures"]) + ". Gains are linear, as in trec_eval."),
+        "Left out": f"{sum(left_out.values())} queries to which no page is relevant",
+        "Beside this": "eval.json has the value of every query; runs/ has TREC run files and qrels, for trec_eval",
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+    return f"<h2>Run it again</h2><dl>{listed}</dl>"
