@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_a_page_scores_the_same_whatever_shares_its_batch(by: Any) -> None:
 def test_no_pages_and_no_queries(by: Any) -> None:
     queries, pages = sample([4], [3, 2], 16)
     assert by(queries.values, Ragged.of([], 16)).shape == (0,)
-    assert by(Ragged.of([], 16), pages).shape == (0, 2)
+    assert by(Ragged.of([], 16), pages).shape == by(Ragged.of([], 16), coded(pages, "binary")[0]).shape == (0, 2)
     scores, winners = by(np.zeros((0, 16), np.float32), Ragged.of([pages[0], pages[0][:0]]), argmax=True)
     assert scores.tolist() == [0, -np.inf] and winners.shape == (2, 0)
 
@@ -201,6 +202,13 @@ def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: None)
     with pytest.raises(ValueError, match=r"impl 'cpu' needs the native library.*C\+\+ compiler"):
         maxsim(queries.values, pages, impl="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_no_gpu_no_figure() -> None:
+    script = Path(__file__).parent.parent / "benchmarks/gpu.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=script.parent.parent)
+    assert done.returncode == 1 and done.stdout == "" and "nothing was measured" in done.stderr
 
 
 # -- the operator ------------------------------------------------------------------------------------------------------

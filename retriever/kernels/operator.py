@@ -193,7 +193,7 @@ def _operate(
     scores, winners = maxsim_operator(
         inside, offsets[0], values, offsets[1], scales, codec if codec in PACKED else "", argmax or differentiated
     )
-    if not isinstance(pages, Ragged) and pages.centre is not None:
+    if not isinstance(pages, Ragged) and pages.centre is not None and len(query_offsets) > 1:
         centre, parts = tensor_of(pages.centre).to(device), query.split(np.diff(query_offsets).tolist())
         scores = scores + torch.stack([(part.float() @ centre).sum() for part in parts])[:, None]
     return scores, winners
