@@ -82,6 +82,8 @@ def _recode(index: Index, writer: Writer, new: Settings, pages: list[int], progr
         if new.codec in CENTRED:
             new = _centred(writer, snapshot, new, pages)
         copy = ShardWriter(index.folder, new.layout, before, max([writer.shards.first - 1, *before]) + 1)
+        for derived in (index.folder / "cache").glob("*"):  # from vectors that will not be these
+            derived.unlink()
         try:
             with catalog.transaction(writer.db):
                 for start in range(0, len(pages), _AT_ONCE):

@@ -34,6 +34,17 @@ class PageRecord:
     width: float = 0.0
     height: float = 0.0
 
+    def check(self, dim: int) -> None:
+        """Raise ValueError unless there are (t, dim) finite vectors, and a box for each."""
+        shape = self.vectors.shape
+        if len(shape) != 2 or shape[1] != dim or self.token_boxes.shape != (shape[0], 4):
+            raise ValueError(
+                f"page {self.number}: expected (t, {dim}) vectors with (t, 4) boxes; "
+                f"got {shape} and {self.token_boxes.shape}"
+            )
+        if not np.isfinite(self.vectors).all():
+            raise ValueError(f"page {self.number}: token vectors must be finite")
+
 
 def as_json(metadata: dict[str, Any]) -> str:
     """Metadata as JSON: not escaped, as SQLite before 3.45 would not find such keys, unless UTF-8 cannot hold it."""

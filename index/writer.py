@@ -137,7 +137,7 @@ class Writer:
         first = (last["seq"] if last else 0) + 1
         ids = list(range(first, first + len(pages)))
         for page in pages:
-            self._check(page)
+            page.check(self.layout.dim)
         self._centre(pages)
         stored = [self._stored(page_id, page) for page_id, page in zip(ids, pages, strict=True)]
         extents = self.shards.append([block for block, _ in stored])
@@ -167,16 +167,6 @@ class Writer:
             with catalog.transaction(self.db):
                 settings.write(self.db, self.settings)
             failpoint("centre committed")
-
-    def _check(self, page: PageRecord) -> None:
-        shape = page.vectors.shape
-        if len(shape) != 2 or shape[1] != self.layout.dim or page.token_boxes.shape != (shape[0], 4):
-            raise ValueError(
-                f"page {page.number}: expected (t, {self.layout.dim}) vectors with (t, 4) boxes; "
-                f"got {shape} and {page.token_boxes.shape}"
-            )
-        if not np.isfinite(page.vectors).all():
-            raise ValueError(f"page {page.number}: token vectors must be finite")
 
     def _stored(self, page_id: int, page: PageRecord) -> tuple[Block, np.ndarray | None]:
         """The block of a page, and which of its vectors stands for each token where that is not its own."""

@@ -13,7 +13,8 @@ from index import Index
 from index.catalog import FILE
 from index.codec import decode
 
-FOLDER = Path(__file__).parent / "data" / "index_format_1"
+DATA = Path(__file__).parent / "data"
+FOLDER = DATA / "index_format_2"  # coded in 4 bits and pooled; that of format 1 is plain
 
 
 def answers(index: Index) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def answers(index: Index) -> dict[str, Any]:
 
 def main() -> None:
     """Write the folder."""
-    index = Index.create(FOLDER, dim=16, fingerprint={"name": "seed"}, stage="pooled")
+    index = Index.create(FOLDER, dim=16, fingerprint={"name": "seed"}, stage="pooled", codec="int4", pool=2)
     with index.writing() as writer:
         add(writer, "a", 2, metadata={"year": 2020, "naïve": ["x", None]})
         add(writer, "b", [page_of("b", 1, text="Die Straße in 東京都"), page_of("b", 2), page_of("b", 3, tokens=0)])

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_index import answers
+from golden_index import DATA, answers
 from pages import DIM, add, asked, content_of, dump, filled, origin_of, page_of, vectors_of, visual_search
 
 from index import Index, catalog, upkeep
@@ -276,12 +276,13 @@ def test_settings_are_those_of_the_creation(tmp_path: Path) -> None:
 
 # -- the golden index -------------------------------------------------------------------------------------------------
 
-GOLDEN = Path(__file__).parent / "data" / "index_format_1"
+GOLDEN = [DATA / f"index_format_{number}" for number in (1, 2)]
 
 
-def test_an_index_of_format_1_answers_as_it_did(tmp_path: Path) -> None:
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+def test_an_index_of_an_earlier_time_answers_as_it_did(tmp_path: Path, golden: Path) -> None:
     """Made by `python tests/golden_index.py`; never made again for the same format."""
-    folder = Path(shutil.copytree(GOLDEN, tmp_path / "index"))
+    folder = Path(shutil.copytree(golden, tmp_path / "index"))
     expected = json.loads((folder / "expected.json").read_text())
     index = Index(folder)
     assert upkeep.check(index) == []
@@ -293,8 +294,8 @@ def test_an_index_of_format_1_answers_as_it_did(tmp_path: Path) -> None:
     index.close()
 
 
-def test_the_golden_index_is_small() -> None:
-    assert sum(path.stat().st_size for path in GOLDEN.rglob("*")) < 300_000
+def test_the_golden_indexes_are_small() -> None:
+    assert sum(path.stat().st_size for golden in GOLDEN for path in golden.rglob("*")) < 300_000
 
 
 def test_a_reader_process_needs_no_lock(tmp_path: Path) -> None:
