@@ -69,6 +69,41 @@ def rebuild(index: str | None, as_json: bool) -> int:
     return 0
 
 
+@click.command()
+@click.option(
+    "--queries",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A question a line; else some are made.",
+)
+@common
+def recall(queries: Path | None, index: str | None, as_json: bool) -> int:
+    """Measure what the first stage and the codecs lose here.
+
+    Against exact scores of every page of this index. Changes nothing.
+    """
+    from retriever.recall import measure
+
+    texts = (
+        None
+        if queries is None
+        else [line for line in queries.read_text("utf-8", "replace").splitlines() if line.strip()]
+    )
+    with opened(index) as retriever, term.busy("measuring", as_json) as progress:
+        found = measure(retriever, texts, progress)
+    if as_json:
+        term.emit(found)
+        return 0
+    for name, column in (("stages", "first stage"), ("codecs", "codec")):
+        rows = [[s["name"], f"{s['recall']:.3f}", f"{s['ms']:.2f}", f"{s['bytes']:.3g}"] for s in found[name]]
+        term.show_table((column, "recall@10", "ms a query", "bytes a token"), rows)
+    for goal, setting in found["reached"].items():
+        with_what = f"{setting['name']}, in {setting['ms']:.2f} ms" if setting else "none of these"
+        click.echo(f"Recall {goal} is reached by {with_what}.")
+    if found["made"]:
+        click.echo("Questions were made of words of the pages; with your own, --queries, figures are yours.", err=True)
+    return 0
+
+
 def _facts(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         term.emit(facts)
@@ -141,4 +176,4 @@ def completion(ctx: click.Context, shell: str) -> int:
     return 0
 
 
-COMMANDS = (check, compact, recode, rebuild, export, import_, doctor, completion)
+COMMANDS = (check, compact, recode, recall, rebuild, export, import_, doctor, completion)
