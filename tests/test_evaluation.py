@@ -63,7 +63,7 @@ def test_every_page_of_print_is_found_and_what_was_measured_is_said(report):
         assert result["values"]["ndcg@5"] == {f"q-{name}": 1.0 for name in sets.PAGES}
         assert (result["pages"], result["left_out"], result["smoke"]) == (4, 0, False)
         assert result["languages"]["q-forest"] == "en"
-    assert hybrid["system"]["label"] == "octavo-box-1, int8, auto candidates, hybrid"
+    assert hybrid["system"]["label"] == "hybrid: octavo-box-1, int8, auto candidates"
     assert hybrid["cost"]["tokens_a_page"] > 5 and hybrid["cost"]["ms_a_query_cpu"]["p95"] > 0
     assert found["versions"]["octavo"] and found["command"][0] == "octavo"
 
@@ -107,7 +107,7 @@ def test_the_table_is_printed_and_a_language_can_be_chosen(octavo, mine):
     code, out, _ = octavo("eval", str(mine), "--mode", "text", "--language", "en", "--measure", "mrr@3")
     assert code == 0
     cells = out.strip().split("\t")
-    assert cells == ["mine", "", "BM25 (words as read by octavo-box-1)", "4", "1.000", "1.000 to 1.000"]
+    assert cells == ["mine", "", "text: BM25 over words as read by octavo-box-1", "4", "1.000", "1.000 to 1.000"]
 
 
 @pytest.mark.parametrize(

@@ -59,25 +59,29 @@ def evaluate(
     """Measure how well the pages that answer are found.
 
     A FOLDER has pdf/ or pages/, queries.jsonl and qrels.tsv, or is a copy of a data set of the hub; a NAME is one of
-    the hub (vidore/esg_reports_v2). A folder of documents alone is tried with words of its own: a smoke test.
+    the hub (vidore/esg_reports_v2), or a task or benchmark of mteb ("ViDoRe(v2)"). A folder of documents alone is tried
+    with words of its own: a smoke test.
     """
     from retriever.encoders import DEFAULT, load_encoder
     from retriever.evaluation import datasets, results
+    from retriever.evaluation.sources import named
 
     names = _measures(measures)
     systems = _systems(codecs, pools, stages, sweep)
     cache = cache or datasets.cache_folder()
-    loaded = [found for source in sources for found in datasets.load(source, split, cache)]
-    loaded = [_chosen(found, queries, languages) for found in loaded]
+    found = named(sources, split, cache)
+    chosen = [_chosen(questions, queries, languages) for questions in found.sets]
     engine = load_encoder(encoder or DEFAULT)
     with _progress(as_json) as told:
-        asked = [found if found.queries else _made_up(found, engine, cache, modes, told) for found in loaded]
-        done = [r for found in asked for r in _measure(found, engine, systems, modes, names, cache, sweep, told)]
+        asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
+        done = [r for some in asked for r in _measure(some, engine, systems, modes, names, cache, sweep, told)]
+        tasks = [_measure_task(task, engine, cache, told) for task in found.tasks]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
+    document |= {"tasks": tasks, "skipped": found.skipped}
     if report is not None:
         _write(report, document, done, asked, engine, cache)
     _show(document, as_json, report)
-    return 0
+    return 1 if found.skipped else 0
 
 
 def _measures(given: Sequence[str]) -> tuple[str, ...]:
@@ -131,6 +135,13 @@ def _measure(
     for number, system in enumerate(systems):
         some = [mode for mode in wanted if mode != "text" or number == 0]
         yield from run(questions, encoder, cache, **system, modes=some, measures=measures, derive=derive, told=told)
+
+
+def _measure_task(task: Any, encoder: Encoder, cache: Path, told: Callable[[str, int, int], None]) -> dict[str, Any]:
+    from retriever.evaluation.mteb_tasks import measure
+
+    told(task.metadata.name, 0, 1)
+    return measure(task, encoder, cache)
 
 
 def _made_up(
@@ -190,6 +201,10 @@ def _show(document: Mapping[str, Any], as_json: bool, report: Path | None) -> No
         for row in rows
     ]
     term.show_table(columns, cells)
+    for task in document["tasks"]:
+        click.echo(f"{task['task']}\t{task['main_score']}\t{task['value']:.4f}")
+    for name, reason in document["skipped"].items():
+        click.echo(f"  not measured: {name}: {term.printable(reason)}", err=True)
     if any(result["smoke"] for result in document["results"]):
         click.echo("Questions were made of words of the pages: a smoke test, easier than what people ask.", err=True)
     for result in document["results"]:

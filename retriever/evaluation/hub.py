@@ -82,7 +82,15 @@ def _beir(parts: dict[str, Table], name: str, language: str, cache: Path) -> Que
     for row in parts["qrels"].rows(("query-id", "corpus-id", "score")):
         if str(row["query-id"]) in asked:
             qrels[str(row["query-id"])][str(row["corpus-id"])] = grade(row, parts["qrels"])
-    return QuestionSet(name, _corpus(_documents(parts["corpus"]), cache), queries, qrels)
+    return QuestionSet(name, corpus_of(_documents(parts["corpus"]), cache), queries, qrels)
+
+
+def rows_of(dataset: Any) -> Iterator[tuple[str, Any, str]]:
+    """(id, image as stored, text) of each row of a `datasets.Dataset` in mteb's form."""
+    if "image" in dataset.column_names:
+        dataset = dataset.cast_column("image", needed("datasets", "mteb").Image(decode=False))
+    for row in dataset:
+        yield str(row["id"]), row.get("image"), "\n".join(filter(None, (row.get("title"), row.get("text"))))
 
 
 def _documents(table: Table) -> Iterator[tuple[str, Any, str]]:
@@ -109,11 +117,11 @@ def _question_answer(table: Table, name: str, cache: Path) -> QuestionSet:
                 seen.add(page)
                 yield page, row["image"], ""
 
-    corpus = _corpus(pages(), cache)
+    corpus = corpus_of(pages(), cache)
     return QuestionSet(name, corpus, list(queries.values()), qrels)
 
 
-def _corpus(documents: Iterable[tuple[str, Any, str]], cache: Path) -> Corpus:
+def corpus_of(documents: Iterable[tuple[str, Any, str]], cache: Path) -> Corpus:
     """Pictures go into the cache as files, texts stay; what has a picture is searched by it."""
     files: dict[str, Path] = {}
     texts: dict[str, str] = {}

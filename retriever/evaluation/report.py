@@ -27,16 +27,18 @@ def page(document: Mapping[str, Any], galleries: Mapping[str, Sequence[Mapping[s
     measure, results = document["measures"][0], document["results"]
     names = list(dict.fromkeys(result["dataset"] for result in results))
     title = f"{measure} on {names[0]}" if len(names) == 1 else f"{measure} on {len(names)} data sets"
+    title = title if names else "Tasks of mteb"
     parts = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="quiet">{_text(", ".join(names))}. Measured {_text(document["date"][:10])} by Octavo '
         f"{_text(document['versions'].get('octavo', ''))}.</p>",
         _smoke(results),
-        _figures(document, measure),
+        _figures(document, measure) if results else "",
+        _tasks(document.get("tasks", ()), document.get("skipped", {})),
         _published(names, measure, table(results, measure)),
         _languages(table(results, measure), measure),
         _plots(results, measure),
-        _costs(results),
+        _costs(results) if results else "",
         _funnels(results),
         *(_gallery(name, shown) for name, shown in galleries.items() if shown),
         _again(document),
@@ -85,12 +87,13 @@ def _figures(document: Mapping[str, Any], measure: str) -> str:
     names = list(dict.fromkeys(result["dataset"] for result in results))
     wanted = [m for m in document["measures"] if all(m in result["values"] for result in results)]
     if len(names) == 1:
-        columns = {m: {row["system"]: row for row in table(results, m) if not row["language"]} for m in wanted[:7]}
-        caption = f"{_text(names[0])}: means over its languages, 95 % bootstrap intervals"
+        columns = {m: {row["system"]: row for row in table(results, m) if not row["language"]} for m in wanted[:6]}
+        several = len({language for result in results for language in result["languages"].values()}) > 1
+        caption = f"{'Means of languages' if several else 'Means of queries'}, with 95 % bootstrap intervals"
     else:
         rows = [row for row in table(results, measure) if not row["language"]]
         columns = {n: {row["system"]: row for row in rows if row["dataset"] == n} for n in [*names, ""]}
-        caption = f"{_text(measure)} by data set, 95 % bootstrap intervals; the best of each column is bold"
+        caption = f"{_text(measure)} by data set, with 95 % bootstrap intervals; the best of each column is bold"
     body = []
     for system in systems(results):
         cells = [_figure(found.get(system), found.values()) for found in columns.values()]
@@ -121,6 +124,15 @@ def _languages(rows: Sequence[Row], measure: str) -> str:
             name = _text(language) if language else f"{_text(dataset)} <small>mean of languages</small>"
             body.append(("language" if language else "whole", [name, asked, *cells]))
     return "<h2>By language</h2>" + _table(_text(measure), ["", "Queries", *map(_text, labels)], body)
+
+
+def _tasks(tasks: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> str:
+    """What mteb's own runner measured, and what could not be had."""
+    body = [("", [_text(t["task"]), _text(t["type"]), _text(t["main_score"]), f"{t['value']:.4f}"]) for t in tasks]
+    table = _table("By mteb's own runner", ["Task", "Kind", "Measure", "Value"], body, words=3) if tasks else ""
+    lost = "".join(f"<li>{_text(name)}: {_text(reason)}</li>" for name, reason in skipped.items())
+    note = f'<p class="note">Not measured:</p><ul>{lost}</ul>' if lost else ""
+    return f"<h2>Tasks of mteb</h2>{table}{note}" if tasks or skipped else ""
 
 
 def published(name: str, measure: str) -> list[dict[str, Any]]:

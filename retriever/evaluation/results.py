@@ -110,7 +110,7 @@ def read(path: Path) -> dict[str, Any]:
     """A file that `document` made. Raises OctavoError for one that is not."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        assert found["format"] == FORMAT and found["results"][0]["values"]
+        assert found["format"] == FORMAT and all(result["values"] for result in found["results"])
     except (ValueError, KeyError, TypeError, IndexError, AssertionError) as error:
         raise OctavoError(f"{path}: this is no result of octavo eval (eval.json of its report)") from error
     return dict(found)
@@ -144,7 +144,8 @@ def compare(one: Mapping[str, Any], other: Mapping[str, Any], measure: str) -> l
     Systems of the same name are compared, else the first with the first. Raises OctavoError where nothing is shared.
     """
     mine, theirs = systems(one["results"]), systems(other["results"])
-    labels = [(label, label) for label in mine if label in theirs] or [(next(iter(mine)), next(iter(theirs)))]
+    labels = [(label, label) for label in mine if label in theirs]
+    labels = labels or list(zip(mine, theirs, strict=False))[:1]
     rows: list[Row] = []
     for label_a, label_b in labels:
         pairs = _pairs(mine[label_a], theirs[label_b], measure)

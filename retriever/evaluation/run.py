@@ -40,9 +40,9 @@ class System:
     def label(self) -> str:
         """The parts in one line."""
         if self.mode == "text":
-            return f"BM25 (words as read by {self.encoder})"
+            return f"text: BM25 over words as read by {self.encoder}"
         pooled = f", pool {self.pool}" if self.pool != 1 else ""
-        return f"{self.encoder}, {self.codec}{pooled}, {self.candidates} candidates, {self.mode}"
+        return f"{self.mode}: {self.encoder}, {self.codec}{pooled}, {self.candidates} candidates"
 
 
 @dataclass
@@ -187,7 +187,8 @@ def funnel(
         steps = {f"first stage, {CANDIDATES} pages": first}
         if mode == "hybrid":
             steps |= {
-                f"with {lexical} of the words": first | _pages(retriever, questions.corpus, query.text, lexical, "text")
+                f"with {lexical} by their words": first
+                | _pages(retriever, questions.corpus, query.text, lexical, "text")
             }
         ranking = [page for page, _ in rankings[query.id]]
         steps |= {f"in the first {k}": set(ranking[:k]) for k in (10, 5, 1)}
