@@ -30,7 +30,7 @@ class Wheel(bdist_wheel):
 
 kernels = Extension(
     "index.native.kernels",
-    sources=[str(NATIVE / f"{name}.cpp") for name in ("avx2", "avx512", "library", "portable")],
+    sources=[str(NATIVE / f"{name}.cpp") for name in ("avx2", "avx512", "library", "neon", "portable")],
     depends=[str(path) for path in sorted(NATIVE.glob("*.h"))],
     language="c++",
     extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],

@@ -23,6 +23,7 @@ namespace haswell {
 constexpr int LANES = 8, TILE_ROWS = 6;
 constexpr int64_t CACHED = 1 << 17;
 constexpr float BYTE_STEPS = 63;  // two products of an unsigned byte with it fit 16 bits
+constexpr bool SIGNED_BYTES = false;
 
 struct Ints {
     typedef int Vector __attribute__((vector_size(32)));
@@ -80,13 +81,17 @@ inline void zeros_and_twos(const uint8_t *from, uint8_t *to, int64_t bits) {
         const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, each_bit), each_bit);
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + k), _mm256_and_si256(set, _mm256_set1_epi8(2)));
     }
-    for (; k < bits; k++) to[k] = static_cast<uint8_t>((from[k / 8] >> k % 8 & 1) * 2);
+    for (; k < bits; k += 8) {
+        const __m128i bit = _mm256_castsi256_si128(each_bit), byte = _mm_set1_epi8(static_cast<char>(from[k / 8]));
+        const __m128i set = _mm_cmpeq_epi8(_mm_and_si128(byte, bit), bit);
+        _mm_storel_epi64(reinterpret_cast<__m128i *>(to + k), _mm_and_si128(set, _mm_set1_epi8(2)));
+    }
 }
 inline void halves(const uint8_t *from, float *to, int64_t count) {
     int64_t i = 0;
     for (; i + 8 <= count; i += 8)
         _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from + 2 * i))));
-    for (; i < count; i++) {
+    for (int64_t rest = count % 8; rest > 0; rest--, i++) {
         uint16_t bits;
         memcpy(&bits, from + 2 * i, 2);
         to[i] = _cvtsh_ss(bits);
@@ -96,6 +101,7 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 #include "tile.h"
 #include "page.h"
 #include "bits.h"
+#include "signs256.h"
 
 uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     const auto row = [&](int64_t i) OCTAVO_LAMBDA {
@@ -115,8 +121,9 @@ uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
 const Kernel *residual(const Query &) { return &kernel_of<ByteProduct<1, 1>>; }
 const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
     const bool narrow = padded(query.tokens) == LANES && query.dim % 2 == 0;
+    if (precision == FLOAT_QUERY && codec == BINARY && query.dim <= MOST_SIGNS) return &sign_tables;
     if (precision == FLOAT_QUERY) return narrow ? &kernel_of<FloatProduct<2>> : &kernel_of<FloatProduct<1>>;
-    if (precision == BINARY_QUERY) return codec == BINARY ? &hamming : nullptr;
+    if (precision == BINARY_QUERY) return codec != BINARY ? nullptr : query.dim <= MOST_SIGNS ? &sign_counts : &hamming;
     return codec == INT8 || codec == INT4 ? residual(query) : nullptr;
 }
 

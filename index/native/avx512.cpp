@@ -24,6 +24,7 @@ namespace icelake {
 constexpr int LANES = 16, TILE_ROWS = 14;
 constexpr int64_t CACHED = 1 << 18;
 constexpr float BYTE_STEPS = 127;
+constexpr bool SIGNED_BYTES = false;
 
 // Declared as what its products give: a type that had to be cast at every step costs GCC its register allocation.
 struct Ints {
@@ -92,15 +93,17 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 #include "tile.h"
 #include "page.h"
 #include "bits.h"
+#include "signs512.h"
 
 // One vector of query tokens is better split in two. (A broadcast of two floats must not reach past a row.)
 const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
     const bool narrow = padded(query.tokens) == LANES;
-    if (precision == BINARY_QUERY) return codec == BINARY ? &hamming : nullptr;
+    if (precision == BINARY_QUERY) return codec == BINARY ? &sign_counts : nullptr;
     if (precision == INT8_QUERY) {
         if (codec != INT8 && codec != INT4) return nullptr;
         return narrow ? &kernel_of<ByteProduct<1, 2>> : &kernel_of<ByteProduct<1, 1>>;
     }
+    if (codec == BINARY) return &sign_tables;
     if (codec != FP32 && codec != FP16) return &kernel_of<ByteProduct<3, 1>>;
     return narrow && query.dim % 2 == 0 ? &kernel_of<FloatProduct<2>> : &kernel_of<FloatProduct<1>>;
 }

@@ -6,18 +6,21 @@ inline int64_t words_of(int64_t dim) { return (dim + 63) / 64; }
 inline int64_t bits_data_bytes(const Query &query) { return query.tokens * words_of(query.dim) * 8; }
 inline int64_t bits_scratch_bytes(const Query &query) { return words_of(query.dim) * 8; }
 
+inline float mean_magnitude(const float *row, int64_t dim) {
+    double sum = 0;
+    for (int64_t k = 0; k < dim; k++) sum += static_cast<double>(fabsf(row[k]));
+    return static_cast<float>(sum / static_cast<double>(dim));
+}
+
 inline void bits_pack(const Query &query, Pack &to) {
     to.tokens = query.tokens, to.dim = query.dim;
     to.units = words_of(query.dim), to.padded = padded(query.tokens);
     memset(to.data, 0, static_cast<size_t>(bits_data_bytes(query)));
     for (int64_t token = 0; token < query.tokens; token++) {
         const float *row = query.values + token * query.dim;
-        double sum = 0;
-        for (int64_t k = 0; k < query.dim; k++) {
-            sum += static_cast<double>(fabsf(row[k]));
+        for (int64_t k = 0; k < query.dim; k++)
             if (row[k] >= 0) to.data[token * to.units * 8 + k / 8] |= static_cast<uint8_t>(1 << k % 8);
-        }
-        to.factor[token] = query.dim ? static_cast<float>(sum / static_cast<double>(query.dim)) : 0.0f;
+        to.factor[token] = mean_magnitude(row, query.dim);
     }
 }
 

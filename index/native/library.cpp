@@ -36,6 +36,9 @@ const std::vector<Entry> &sets() {
                                       __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
                                       __builtin_cpu_supports("avx512vpopcntdq")});
 #endif
+#if defined(__aarch64__)
+        found.push_back({&neon, true});
+#endif
         return found;
     }();
     return all;

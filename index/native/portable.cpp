@@ -15,6 +15,7 @@ namespace plain {
 constexpr int LANES = 4, TILE_ROWS = 4;
 constexpr int64_t CACHED = 1 << 17;
 constexpr float BYTE_STEPS = 127;
+constexpr bool SIGNED_BYTES = false;
 
 struct Floats {
     float lane[LANES];

@@ -27,22 +27,24 @@ template <int D> void floats_of(int32_t codec, const uint8_t *from, float *to, i
     }
 }
 
-// Unsigned bytes, `bias` above the value they stand for.
+// Bytes for products: unsigned, `bias_of` above the value they stand for, or where SIGNED_BYTES that value.
+inline int32_t bias_of(int32_t codec) { return SIGNED_BYTES ? 0 : codec == INT8 ? 128 : codec == INT4 ? 8 : 1; }
+
 template <int D> void bytes_of(int32_t codec, const uint8_t *from, uint8_t *to, int64_t any) {
     const int64_t dim = D ? D : any;
     if (codec == INT8) {
-        for (int64_t k = 0; k < dim; k++) to[k] = from[k] ^ 0x80;
+        for (int64_t k = 0; k < dim; k++) to[k] = SIGNED_BYTES ? from[k] : from[k] ^ 0x80;
     } else if (codec == INT4) {
         for (int64_t k = 0; k < dim / 2; k++) {
-            to[k] = from[k] & 15;
-            to[k + dim / 2] = from[k] >> 4;
+            to[k] = static_cast<uint8_t>((from[k] & 15) - (SIGNED_BYTES ? 8 : 0));
+            to[k + dim / 2] = static_cast<uint8_t>((from[k] >> 4) - (SIGNED_BYTES ? 8 : 0));
         }
+    } else if (SIGNED_BYTES) {
+        for (int64_t k = 0; k < dim; k++) to[k] = from[k / 8] >> k % 8 & 1 ? 1 : 0xff;
     } else {
         zeros_and_twos(from, to, dim);
     }
 }
-
-inline int32_t bias_of(int32_t codec) { return codec == INT8 ? 128 : codec == INT4 ? 8 : 1; }
 
 inline int64_t row_bytes(int32_t codec, int64_t dim) {
     return codec == FP32 ? 4 * dim : codec == FP16 ? 2 * dim : codec == INT8 ? dim : codec == INT4 ? dim / 2 : dim / 8;
