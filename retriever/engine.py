@@ -223,7 +223,7 @@ class Retriever:
 
         mode: `visual` (MaxSim), `text` (BM25), or both fused. where: a filter over metadata and built-in fields
         (index.where), applied before the k best are taken. candidates: how many pages of each lane are scored exactly
-        (200), or "all". Ties are broken by (document, page). Raises QueryError, and EncoderMismatch on first use.
+        (150), or "all". Ties are broken by (document, page). Raises QueryError, and EncoderMismatch on first use.
         """
         texts = [query] if isinstance(query, str) else list(query)
         limit = check_search(texts, k, mode, candidates)
@@ -255,6 +255,8 @@ class Retriever:
         return np.stack([pool_mean(vector) for vector in vectors])
 
     def _hits(self, snapshot: Snapshot, text: str, query: np.ndarray, ranked: Sequence[Found]) -> list[Hit]:
+        from retriever.explain import token_scores
+
         names = self.encoder.query_tokens([text])[0] if len(query) else []
         rows = snapshot.pages(found.page for found in ranked)
         hits = []
@@ -262,7 +264,7 @@ class Retriever:
             row = rows[found.page]
             words, word_boxes, boxes = snapshot.text(found.page)
             vectors, token_boxes = documents.tokens(snapshot, found.page, boxes)
-            best = (query @ vectors.T).max(axis=1) if len(vectors) and len(query) else np.zeros(0)
+            best = token_scores(query, vectors)[0] if len(vectors) and len(query) else np.zeros(0)
             evidence = Evidence(text, query, vectors, token_boxes, words.split(), word_boxes)
             hits.append(
                 Hit(
