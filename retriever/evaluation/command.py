@@ -24,7 +24,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(name="eval")
-@click.argument("sources", nargs=-1, required=True, metavar="FOLDER|NAME...")
+@click.argument("sources", nargs=-1, required=True, metavar="FOLDER|NAME|FILE...")
 @click.option("--encoder", metavar="NAME", help="The one in the package by default.")
 @click.option(
     "--mode", "modes", multiple=True, type=click.Choice(["hybrid", "visual", "text"]), help="May be repeated."
@@ -60,7 +60,8 @@ def evaluate(
 
     A FOLDER has pdf/ or pages/, queries.jsonl and qrels.tsv, or is a copy of a data set of the hub; a NAME is one of
     the hub (vidore/esg_reports_v2), or a task or benchmark of mteb ("ViDoRe(v2)"). A folder of documents alone is tried
-    with words of its own: a smoke test.
+    with words of its own: a smoke test. Pictures with captions, and a file of sentence1, sentence2 and score, measure
+    whether an encoder's pictures and texts, and its similarities, mean what people say they mean.
     """
     from retriever.encoders import DEFAULT, load_encoder
     from retriever.evaluation import datasets, results
@@ -75,7 +76,7 @@ def evaluate(
     with _progress(as_json) as told:
         asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
         done = [r for some in asked for r in _measure(some, engine, systems, modes, names, cache, sweep, told)]
-        tasks = [_measure_task(task, engine, cache, told) for task in found.tasks]
+        tasks = [row for task in [*found.pairs, *found.tasks] for row in _measure_task(task, engine, cache, told)]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
     document |= {"tasks": tasks, "skipped": found.skipped}
     if report is not None:
@@ -137,11 +138,19 @@ def _measure(
         yield from run(questions, encoder, cache, **system, modes=some, measures=measures, derive=derive, told=told)
 
 
-def _measure_task(task: Any, encoder: Encoder, cache: Path, told: Callable[[str, int, int], None]) -> dict[str, Any]:
+def _measure_task(task: Any, encoder: Encoder, cache: Path, told: Callable[[str, int, int], None]) -> list[Any]:
+    """The figures of what is no search: pairs of texts, of texts and pictures, and tasks of mteb."""
+    from retriever.evaluation.alignment import measure_captions, measure_sentences
+    from retriever.evaluation.pairs import Captioned, Sentences
+
+    if isinstance(task, Captioned):
+        return measure_captions(task, encoder, told)
+    if isinstance(task, Sentences):
+        return measure_sentences(task, encoder, told)
     from retriever.evaluation.mteb_tasks import measure
 
     told(task.metadata.name, 0, 1)
-    return measure(task, encoder, cache)
+    return [measure(task, encoder, cache)]
 
 
 def _made_up(

@@ -27,7 +27,7 @@ def page(document: Mapping[str, Any], galleries: Mapping[str, Sequence[Mapping[s
     measure, results = document["measures"][0], document["results"]
     names = list(dict.fromkeys(result["dataset"] for result in results))
     title = f"{measure} on {names[0]}" if len(names) == 1 else f"{measure} on {len(names)} data sets"
-    title = title if names else "Tasks of mteb"
+    title = title if names else "What an encoder is worth"
     parts = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="quiet">{_text(", ".join(names))}. Measured {_text(document["date"][:10])} by Octavo '
@@ -127,12 +127,12 @@ def _languages(rows: Sequence[Row], measure: str) -> str:
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> str:
-    """What mteb's own runner measured, and what could not be had."""
-    body = [("", [_text(t["task"]), _text(t["type"]), _text(t["main_score"]), f"{t['value']:.4f}"]) for t in tasks]
-    table = _table("By mteb's own runner", ["Task", "Kind", "Measure", "Value"], body, words=3) if tasks else ""
+    """What is no search (pairs, and tasks that mteb's own runner measured), and what could not be had."""
+    body = [("", [_text(t["task"]), _text(t["type"]), _text(t["main_score"]), f"{t['value']:.3f}"]) for t in tasks]
+    table = _table("Measured on single vectors", ["Task", "Kind", "Measure", "Value"], body, words=3) if tasks else ""
     lost = "".join(f"<li>{_text(name)}: {_text(reason)}</li>" for name, reason in skipped.items())
     note = f'<p class="note">Not measured:</p><ul>{lost}</ul>' if lost else ""
-    return f"<h2>Tasks of mteb</h2>{table}{note}" if tasks or skipped else ""
+    return f"<h2>Beside search</h2>{table}{note}" if tasks or skipped else ""
 
 
 def published(name: str, measure: str) -> list[dict[str, Any]]:

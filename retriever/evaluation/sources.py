@@ -10,14 +10,17 @@ from typing import Any
 from index.errors import OctavoError
 from retriever.evaluation import datasets
 from retriever.evaluation.datasets import QuestionSet
+from retriever.evaluation.pairs import Captioned, Sentences, captioned, sentences
 
 
 @dataclass
 class Named:
-    """sets: to be searched; tasks: of mteb, that are no search; skipped: name -> why, of what could not be had."""
+    """sets: to be searched; tasks: of mteb, that are no search; pairs: of pictures and captions, and of sentences;
+    skipped: name -> why, of what could not be had."""
 
     sets: list[QuestionSet] = field(default_factory=list)
     tasks: list[Any] = field(default_factory=list)
+    pairs: list[Captioned | Sentences] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -26,7 +29,12 @@ def named(sources: Sequence[str], split: str, cache: Path) -> Named:
     a name means nothing can be had."""
     found = Named()
     for source in sources:
-        if Path(source).expanduser().is_dir() or "/" in source or source.startswith(("~", ".")):
+        path = Path(source).expanduser()
+        if pairs := sentences(path) if path.is_file() else captioned(path) if path.is_dir() else None:
+            found.pairs.append(pairs)
+        elif path.is_file():
+            raise OctavoError(f"{source}: a file is expected to have the columns sentence1, sentence2 and score")
+        elif path.is_dir() or "/" in source or source.startswith(("~", ".")):
             found.sets += datasets.load(source, split, cache)
         else:
             _add_tasks(source, cache, found)
