@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from index import Codes
 from index.codec import CENTRED, CODECS, decode, encode, rotated
+from index.pooling import pool_tokens
 from index.ragged import offsets_of
 
 HALF_TINY = 2.0**-24  # the smallest half
@@ -199,3 +203,37 @@ def test_zero_rows_and_the_largest_halves_stay_finite(codec: str) -> None:
 def test_a_dimension_that_does_not_fit_is_refused(codec: str, dim: int) -> None:
     with pytest.raises(ValueError, match=f"{codec} packs . components into a byte; {dim} do not divide by that"):
         encode(np.zeros((3, dim), np.float32), codec)
+
+
+REAL = Path(__file__).parent / "data" / "tokens.npz"
+"""Tokens of real pages and questions (piaf_pages of shared/data by octavo-box-1, 100 tokens of each page, in fp16)."""
+
+
+def noise(codec: str, pool: int) -> float:
+    """How far scores move among each other, as a share of how far they lie apart (benchmarks/codecs.py)."""
+    with np.load(REAL) as real:
+        pages, queries = real["pages"].astype(np.float32), real["queries"].astype(np.float32)
+        offsets, bounds = offsets_of(real["lengths"]), offsets_of(real["query_lengths"])
+    groups = [pages[a:b] for a, b in pairwise(offsets)]
+    stored = [pool_tokens(group, -(-len(group) // pool))[0] for group in groups]
+    centre = pages[: offsets[2]].mean(axis=0) if codec in CENTRED else None
+    values, scales = encode(np.concatenate(stored), codec, centre)
+    ends = offsets_of([len(group) for group in stored])
+    back = decode(Codes(values, ends, codec, scales, centre))
+
+    def scores(groups: list[np.ndarray]) -> np.ndarray:
+        best = np.stack([(queries @ group.T).max(axis=1) for group in groups], axis=1)
+        return np.add.reduceat(best, bounds[:-1], axis=0)
+
+    exact = scores(groups)
+    error = scores([back[a:b] for a, b in pairwise(ends)]) - exact
+    return float(np.mean((error - error.mean(axis=1, keepdims=True)).std(axis=1) / exact.std(axis=1)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "pool", "allowed"),
+    [("fp16", 1, 1e-6), ("int8", 1, 0.03), ("int4", 1, 0.12), ("binary", 1, 0.7), ("fp16", 2, 0.2), ("fp16", 3, 0.3)],
+)
+def test_on_real_pages_scores_keep_their_order_as_far_as_said(codec: str, pool: int, allowed: float) -> None:
+    assert noise(codec, pool) < allowed
+    assert pool > 1 or codec == "fp16" or noise(codec, 1) > allowed / 10  # the bound is of this order

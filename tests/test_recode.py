@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import DIM, add, content_of, dump, filled, origin_of, page_of, text_search, vectors_of, visual_search
+from words import WordEncoder, document
 
 from index import Index, archive, store, upkeep
 from index.codec import CENTRED, CODECS
 from index.errors import DamageError, DiskFull, QueryError
 from index.recode import FINENESS, recode
 from index.store import shard_files
+from retriever import Retriever
 from retriever.cli import main
 
 ALLOWED = {"fp16": 1e-6, "int8": 1e-4, "int4": 0.02, "binary": 0.5}  # share of a page's squares that may be lost
@@ -77,8 +79,8 @@ def test_a_life_in_every_codec(tmp_path: Path, codec: str, pool: int, monkeypatc
 def test_from_every_codec_to_every_other(tmp_path: Path, old: str, new: str) -> None:
     index = filled(tmp_path, "ab", 3, codec=old, stage="pooled")
     with index.writing() as writer:
-        document, _ = writer.begin(content_of("staged"), origin_of("staged"), page_count=2)
-        writer.add_pages(document, [page_of("staged", 1)])
+        staged, _ = writer.begin(content_of("staged"), origin_of("staged"), page_count=2)
+        writer.add_pages(staged, [page_of("staged", 1)])
     before, words = dump(index), text_search(index, "harbour stone title a b")
     told: list[tuple[int, int]] = []
     facts = recode(index, new, progress=lambda done, total: told.append((done, total)))
@@ -93,10 +95,10 @@ def test_from_every_codec_to_every_other(tmp_path: Path, old: str, new: str) -> 
         assert {**was, "vectors": 0} == {**is_, "vectors": 0}
     assert text_search(index, "harbour stone title a b") == words
     with index.writing() as writer:
-        document, done = writer.begin(content_of("staged"), origin_of("staged"), page_count=2)
+        staged, done = writer.begin(content_of("staged"), origin_of("staged"), page_count=2)
         assert done == {1}
-        writer.add_pages(document, [page_of("staged", 2)])
-        writer.finish(document, origin_of("staged"), "ok")
+        writer.add_pages(staged, [page_of("staged", 2)])
+        writer.finish(staged, origin_of("staged"), "ok")
         assert {shard for shard, _ in shard_files(tmp_path)} == set(writer.shards.ends)
     again = Index(tmp_path)
     assert (again.settings.codec, bool(again.settings.centre)) == (new, new in CENTRED)
@@ -214,8 +216,31 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (facts["codec"], facts["pool"], facts["pages"]) == ("fp16", 2, 6)
     assert facts["note"].startswith("fp16 now holds what int4 had left of the vectors")
     assert facts["bytes_before"] > 0 < facts["bytes_after"]
+    assert main(["status", "--index", str(tmp_path / "a"), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["codec"], status["pool"], status["tokens"]) == ("fp16", 2, 18)
     assert main(["recode", "--index", str(tmp_path / "b"), "--codec", "int8"]) == 0
     assert "in int8 already" in capsys.readouterr().err
     assert main(["recode", "--index", str(tmp_path / "b")]) == 2
     assert main(["recode", "--index", str(tmp_path / "a"), "--pool", "1"]) == 3
     assert "keeps one vector for 2 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("codec", "pool"), KINDS)
+def test_a_search_in_every_codec_finds_the_page_and_lights_the_word(tmp_path: Path, codec: str, pool: int) -> None:
+    pages = ["ship owl mill lamp ship owl mill lamp", "tree stone river mill wheel bread salt lamp"]
+    with Retriever.open(tmp_path / "index", WordEncoder(), codec=codec, pool=pool) as retriever:
+        assert not retriever.add(document(tmp_path / "a.pdf", pages)).failed
+        facts = retriever.status()
+        assert (facts["codec"], facts["pool"], facts["tokens"]) == (codec, pool, 16 // pool)
+        for _ in range(2):
+            hits = retriever.search("ship", mode="visual")
+            assert [hit.page for hit in hits] == [1, 2]
+            assert hits[0].score_norm > 0.6
+            weights = hits[0].evidence.weights()
+            assert np.flatnonzero(weights == 1.0).tolist() == [0, 4]
+            assert hits[0].evidence.token_boxes.shape == (8, 4)
+            assert hits[0].heatmap(dpi=30).size == hits[0].image(dpi=30).size
+            retriever.recode("fp16")
+    with pytest.raises(QueryError, match="pool 1 or more; got int8, auto, 0"):
+        Retriever.open(tmp_path / "other", WordEncoder(), pool=0).add(tmp_path / "a.pdf")
