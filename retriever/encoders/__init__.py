@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index.errors import EncoderMismatch
+from index.errors import EncoderMismatch, QueryError
 from ingest.page import Encoder
 from retriever.models import licence, pinned
 
@@ -42,12 +42,17 @@ def load_encoder(
         encoder: Encoder = getattr(importlib.import_module(module), attribute)()
         return encoder
     from retriever.encoders.families import family_of
-    from retriever.encoders.hub import folder_of, licence_of
+    from retriever.encoders.hub import base_of, folder_of, licence_of
     from retriever.encoders.selfcheck import self_check
 
-    folder = folder_of(name, revision or pinned(name), ", ".join(sorted(_ENCODERS)))
-    family = family_of(folder)
-    options = {"task": task} if task is not None else {}
+    known = ", ".join(sorted(_ENCODERS))
+    folder = folder_of(name, revision or pinned(name), known)
+    base = base_of(folder, known)
+    family = family_of(base or folder)
+    options: dict[str, Any] = {"base": base} if base else {}
+    if task is not None and not family.tasks:
+        raise QueryError(f"{name} is of the family {family.name}, which has no tasks; leave task out")
+    options |= {"task": task} if task is not None else {}
     model = family.make(
         folder, device=device, dtype=dtype, name=str(folder) if Path(name).is_dir() else name, **options
     )

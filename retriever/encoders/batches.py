@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from itertools import takewhile
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,19 +19,23 @@ def in_batches(
     batch_size: int,
     run: Callable[[list[int]], Sequence[Result]],
     progress: Told | None = None,
+    alike: Sequence[Any] | None = None,
 ) -> list[Result]:
     """`run` over all places 0..n-1, at most batch_size at a time, the largest first -> its results by place.
 
-    sizes: (n,) how long each is, in tokens. Where `run` runs out of memory its batch is halved, and so are those that
-    follow. progress: called after each batch with (done, n). Raises OctavoError where one alone does not fit.
+    sizes: (n,) how long each is, in tokens; alike: (n,) only those that are equal share a batch. Where `run` runs out
+    of memory its batch is halved, and so are those that follow. progress: called after each batch with (done, n).
+    Raises OctavoError where one alone does not fit.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: at least 1 is expected")
-    order = sorted(range(len(sizes)), key=lambda place: -sizes[place])
+    kinds = alike if alike is not None else [None] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda place: (-sizes[place], repr(kinds[place])))
     results: list[Result | None] = [None] * len(sizes)
     done = 0
     while done < len(order):
-        places = order[done : done + batch_size]
+        first = kinds[order[done]]
+        places = list(takewhile(lambda place: kinds[place] == first, order[done : done + batch_size]))  # noqa: B023
         try:
             for place, result in zip(places, run(places), strict=True):
                 results[place] = result

@@ -157,9 +157,18 @@ def load_strictly(
                     state[names[key]] = opened.get_tensor(tensor.key).to(device, dtype, copy=True)
     model.load_state_dict(state, strict=True, assign=True)
     for module in model.modules():
-        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):  # tables of rotary embeddings: never stored
-            fresh: nn.Module = type(module)(module.config)
-            module._buffers.update(fresh.to(device)._buffers)
+        _fill_buffers(module, device)
+
+
+def _fill_buffers(module: nn.Module, device: torch.device) -> None:
+    """Make the tables that a module computes for itself and never stores: rotary embeddings, positions, a scale."""
+    if not any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+        return
+    if hasattr(module, "scalar_embed_scale"):
+        module.embed_scale = torch.tensor(module.scalar_embed_scale, device=device)
+        return
+    fresh: nn.Module = type(module)(module.config)
+    module._buffers.update(fresh.to(device)._buffers)
 
 
 def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: Path) -> None:

@@ -9,24 +9,29 @@ from typing import Any, NamedTuple
 
 from index.errors import OctavoError
 from retriever.encoders.checkpoint import read_json
+from retriever.encoders.late_rows import ROWS
 
 
 class Family(NamedTuple):
-    """architectures: what config.json may call it; home: `module:callable` of its encoder."""
+    """architectures: what config.json may call it; home: `module:callable` of its encoder; tasks: has it several?"""
 
     name: str
     architectures: tuple[str, ...]
     home: str
+    tasks: bool = False
 
     @property
     def make(self) -> Callable[..., Any]:
-        """folder, task, device, dtype, name -> the encoder."""
+        """(folder, device=, dtype=, name=; task= where it has tasks, base= for an adapter) -> the encoder."""
         module, attribute = self.home.split(":")
         found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return found
 
 
-FAMILIES = (Family("jina-embeddings-v4", ("JinaEmbeddingsV4Model",), "retriever.encoders.jina_v4:JinaV4"),)
+FAMILIES = (
+    Family("jina-embeddings-v4", ("JinaEmbeddingsV4Model",), "retriever.encoders.jina_v4:JinaV4", True),
+    *(Family(row.name, (row.architecture,), "retriever.encoders.late:LateEncoder") for row in ROWS),
+)
 
 
 def family_of(folder: Path) -> Family:

@@ -9,7 +9,10 @@ import re
 from pathlib import Path
 
 from index.errors import OctavoError, QueryError
+from retriever.encoders.checkpoint import read_json
+from retriever.models import pinned
 
+ADAPTER = "adapter_config.json"
 FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LICENCE = re.compile(r"^license(?:_name)?:\s*[\"']?([\w. -]{2,60})", re.MULTILINE)
@@ -36,6 +39,16 @@ def folder_of(name: str, revision: str | None, known: str) -> Path:
             f"{str(error).splitlines()[0][:200] if str(error) else 'no reason given'}). Fetch it where there is a "
             "network (HF_HOME says where it is kept; HF_HUB_OFFLINE=1 forbids the network), or name a folder"
         ) from None
+
+
+def base_of(folder: Path, known: str) -> Path | None:
+    """The folder of the model that a LoRA adapter in `folder` adapts, None where it holds a model of its own."""
+    if (folder / "config.json").exists() or not (folder / ADAPTER).exists():
+        return None
+    name = read_json(folder, ADAPTER).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise OctavoError(f"{folder / ADAPTER}: base_model_name_or_path is {name!r}; the name of a model is expected")
+    return folder_of(name, pinned(name), known)
 
 
 def licence_of(folder: Path) -> str:

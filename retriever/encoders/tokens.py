@@ -49,9 +49,12 @@ class Tokens:
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise OctavoError(f"{folder / CONFIG}: added_tokens_decoder is not what is expected: {error!r}") from None
 
-    def encode(self, texts: list[str]) -> list[Encoding]:
-        """Each text with its `ids` and, for each of them, its `offsets` (start, end) in the text."""
-        found: list[Encoding] = self._tokenizer.encode_batch(texts)
+    def encode(self, texts: list[str], special: bool = True) -> list[Encoding]:
+        """Each text with its `ids` and, for each of them, its `offsets` (start, end) in the text.
+
+        special: with the tokens that the tokenizer itself puts around a text.
+        """
+        found: list[Encoding] = self._tokenizer.encode_batch(texts, add_special_tokens=special)
         return found
 
     def id_of(self, token: str) -> int | None:

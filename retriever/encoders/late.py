@@ -1,0 +1,168 @@
+"""Late-interaction encoders of pages that share one code: ColPali, ColQwen2, ColQwen2.5, ColModernVBERT, ColSmol.
+
+Only inputs of one length share a batch, so nothing is ever padded and a page's vectors never depend on its batch. What
+each family is, is a row of `late_rows`; there are no single vectors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from index.errors import OctavoError
+from ingest.page import Render
+from retriever.encoders.base import Embedding, PictureEncoder, Span
+from retriever.encoders.batches import Told, in_batches
+from retriever.encoders.checkpoint import digests, read_json
+from retriever.encoders.late_inputs import PREPROCESSOR, READERS, Read
+from retriever.encoders.late_network import load
+from retriever.encoders.late_rows import row_of
+from retriever.encoders.tokens import FILE, Tokens
+
+
+class LateEncoder(PictureEncoder):
+    """An `Encoder` (ingest/page.py). May be shared between threads; one runs at a time."""
+
+    single_dim = None
+    render = Render(150, 4_000_000)
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        base: str | PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        batch_size: int = 8,
+        name: str | None = None,
+    ) -> None:
+        """Load a model from a folder, or an adapter from it and the model that it adapts from `base`.
+
+        device: None for CUDA where there is one; dtype: None for bfloat16 on a GPU and float32 elsewhere; name: what an
+        index calls it, None for the path. Raises OctavoError naming the file or tensor that is wrong.
+        """
+        self.folder = Path(folder).expanduser().absolute()
+        weights = Path(base).expanduser().absolute() if base is not None else self.folder
+        config = read_json(weights, "config.json")
+        row = row_of(config)
+        if row is None or (base is not None and not row.adapted):
+            raise OctavoError(f"{weights / 'config.json'}: {config.get('architectures')!r} is no family of this module")
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        wanted = wanted or (torch.float32 if chosen.type == "cpu" else torch.bfloat16)
+        self.row, self._device = row, chosen
+        self.network, files = load(self.folder, weights, config, row, chosen, wanted)
+        backbone = self.network.vlm.config
+        self._reader = READERS[row.reader](
+            row, read_json(self.folder, PREPROCESSOR), self.folder / PREPROCESSOR, backbone
+        )
+        self._tokens = Tokens(self.folder, backbone.get_text_config().vocab_size)
+        self._image = self._tokens.id_of(row.image)
+        if self._image != backbone.image_token_id:
+            raise OctavoError(
+                f"{self.folder}: {row.image} is token {self._image}, config.json says {backbone.image_token_id}"
+            )
+        self._turn = threading.Lock()
+        self.weight_bytes, self.batch_size = wanted.itemsize, batch_size
+        self.name = name or str(self.folder)
+        self.dim = int(self.network.embedding_proj_layer.out_features)
+        read = {file.parent for file in files}
+        self._digests = {
+            key: digest
+            for place in sorted(read | {self.folder})
+            for key, digest in digests(
+                place, ["config.json", FILE, *(f.name for f in files if f.parent == place)]
+            ).items()
+        }
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that, changed, changes the space of the vectors; dtype and device only round them."""
+        return {
+            "name": self.name,
+            "family": self.row.name,
+            "weights": self._digests,
+            "prompts": [self.row.page, self.row.query],
+            "pictures": self._reader.settings,
+            "dpi": self.render.dpi,
+            "max_pixels": self.render.max_pixels,
+        }
+
+    def embed_pictures(self, pictures: Sequence[Any], progress: Told | None = None) -> list[Embedding]:
+        """Each picture (path, PIL image, (H, W, 3) uint8) as a page."""
+        found: list[Embedding] = []
+        for start in range(0, len(pictures), 4 * self.batch_size):  # so many pictures are in memory at once
+            pages = [self._reader.read(picture) for picture in pictures[start : start + 4 * self.batch_size]]
+            found += self._embed(pages)
+            if progress:
+                progress(len(found), len(pictures))
+        return found
+
+    def embed_queries(self, texts: Sequence[str]) -> list[Embedding]:
+        """Each text as a query, with the tokens that the family adds to it."""
+        return self._embed([Read(self.row.query.format(text), np.zeros((0, 4), np.float32)) for text in texts])
+
+    def query_tokens(self, texts: Sequence[str]) -> list[list[str]]:
+        """A text -> its m tokens as they read, those of the prompt among them."""
+        whole = [self.row.query.format(text) for text in texts]
+        found = zip(whole, self._encode(whole), strict=True)
+        return [[text[start:end].strip() for start, end in encoding.offsets] for text, encoding in found]
+
+    def _encode(self, texts: list[str]) -> list[Any]:
+        return self._tokens.encode(texts, special=self.row.reader != "whole")
+
+    def _embed(self, inputs: Sequence[Read]) -> list[Embedding]:
+        ids = [np.array(encoding.ids, np.int64) for encoding in self._encode([one.text for one in inputs])]
+        for one, row in zip(inputs, ids, strict=True):
+            if int((row == self._image).sum()) != len(one.boxes):
+                raise ValueError(f"a text holds {self.row.image}, which stands for a picture; take it out")
+        shapes = [
+            (len(row), *sorted((k, tuple(v.shape)) for k, v in one.pixels.items() if self.row.reader != "qwen"))
+            for one, row in zip(inputs, ids, strict=True)
+        ]
+
+        def run(places: list[int]) -> list[Embedding]:
+            return self._batch([inputs[i] for i in places], np.stack([ids[i] for i in places]))
+
+        return in_batches([len(row) for row in ids], self.batch_size, run, alike=shapes)
+
+    @torch.no_grad()
+    def _batch(self, inputs: Sequence[Read], ids: np.ndarray) -> list[Embedding]:
+        visual = ids == self._image
+        with self._turn:
+            vectors = self.network(**self._arrays(inputs, torch.from_numpy(ids), torch.from_numpy(visual))).cpu()
+        found = []
+        for place, one in enumerate(inputs):
+            boxes = np.zeros((ids.shape[1], 4), np.float32)
+            boxes[visual[place]] = one.boxes
+            span = Span("image" if len(one.boxes) else "text", 0, ids.shape[1])
+            found.append(Embedding(None, vectors[place], boxes, [span], ids[place]))
+        return found
+
+    def _arrays(self, inputs: Sequence[Read], ids: torch.Tensor, visual: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the backbone takes for inputs of one length."""
+        arrays = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.row.reader == "qwen":
+            grids = [(1, *one.grid) for one in inputs if one.grid is not None]
+            grid = torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
+            arrays["position_ids"] = self.network.vlm.get_rope_index(
+                ids, mm_token_type_ids=visual.int(), image_grid_thw=grid, attention_mask=arrays["attention_mask"]
+            )[0]
+            if grids:
+                arrays["pixel_values"] = torch.cat([one.pixels["pixel_values"] for one in inputs])
+                arrays["image_grid_thw"] = grid
+        else:
+            arrays |= {name: torch.stack([one.pixels[name] for one in inputs]) for name in inputs[0].pixels}
+        if self.row.reader == "whole":
+            arrays["token_type_ids"] = torch.zeros_like(ids)  # all of it is prefix: attention goes both ways
+        weights = next(self.network.parameters())
+        kept = {
+            name: a.to(self._device, weights.dtype if a.is_floating_point() else None) for name, a in arrays.items()
+        }
+        return kept
