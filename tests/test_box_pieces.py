@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from retriever.encoders.box.pieces import SPECIALS, UNK, Pieces
+from retriever.encoders.box.pieces import SPECIALS, UNK, Pieces, packed
 from retriever.encoders.box.weights import Weights
 
 TEXTS = [
@@ -67,8 +67,23 @@ def test_loose_accents_are_composed(pieces: Pieces) -> None:
 
 
 def test_no_text_spells_a_special_token(pieces: Pieces) -> None:
-    for special in ("<s>", "</s>", "<pad>", "<unk>"):
+    for special in ("<s>", "</s>", "<pad>", "<unk>", "<mask>"):
         assert min(ids(pieces, f"{special}x")) >= SPECIALS
+    assert "<mask>" not in pieces.texts
+
+
+def test_every_piece_of_the_model_ships_and_the_commonest_come_first(pieces: Pieces) -> None:
+    """multilingual-e5 has 250,002 pieces with <mask>; fewer would spell some language's words otherwise."""
+    assert len(pieces.texts) == len(set(pieces.texts)) == len(pieces.scores) == 250_001
+    assert np.all(np.diff(pieces.scores[SPECIALS:]) <= 0)
+
+
+def test_texts_and_scores_are_stored_exactly() -> None:
+    texts = ["<s>", "<pad>", "</s>", "<unk>", "\u2581a", "日本"]
+    scores = np.array([0, 0, 0, 0, -3.46, -20.36], np.float32)
+    normalise = {"normalise.from": np.array([120], np.uint32), "normalise.to": np.frombuffer(b"y", np.uint8)}
+    read = Pieces(packed(texts, scores) | normalise)
+    assert read.texts == texts and read.scores.tobytes() == scores.tobytes() and read.normal("xé") == "yé"
 
 
 def test_every_script_is_spelled_without_unknown(pieces: Pieces) -> None:

@@ -22,7 +22,7 @@ from ingest.page import Page, PageTokens, Render, Words
 from retriever.encoders.box import layer
 from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
 from retriever.encoders.box.reader import Reader
-from retriever.encoders.box.states import POSITIONS, States
+from retriever.encoders.box.states import POSITIONS, States, Table
 from retriever.encoders.box.weights import FOLDER, Weights
 
 PASSAGE, QUERY = "passage:", "query:"
@@ -58,7 +58,7 @@ class BoxEncoder:
         self._weights = Weights(weights)
         tensors = self._weights.tensors("pieces.safetensors")
         self._pieces = Pieces(tensors)
-        self._states = States(self._weights.read("states.onnx"), tensors["rows"], self._threads)
+        self._states = States(self._weights.read("states.onnx"), Table(tensors), self._threads)
         self._projection = self._weights.tensors("projection.safetensors")["projection"]
         self._prompts = {prompt: [piece.id for piece in self._pieces.word(prompt)] for prompt in (PASSAGE, QUERY)}
         self._opening = threading.Lock()

@@ -1,6 +1,4 @@
-"""Build time only: passages of text in some sixty languages, out of Debian packages: what documents say.
-
-The projection is fitted on a sample of them, and they are counted when pieces are chosen.
+"""Build time only: passages of text in some sixty languages, out of Debian packages, to fit the projection on.
 
 Prose as it comes: sky lore (stellarium-data), accounting (gnucash-docs), essays (anarchism), tales of units (wesnoth),
 help pages (libreoffice-help-*), manual pages (manpages-*); so many passages a language of each, chosen by a seed.
@@ -45,10 +43,10 @@ class Text(NamedTuple):
     passages: list[str]
 
 
-def read(folder: Path, seed: int = 0) -> list[Text]:
-    """At most MOST passages of about LENGTH characters of each language of each .deb in `folder`; needs dpkg-deb."""
+def read(packages: list[Path], seed: int = 0) -> list[Text]:
+    """At most MOST passages of about LENGTH characters of each language of each .deb of `packages`; needs dpkg-deb."""
     texts = []
-    for package in sorted(folder.glob("*.deb")):
+    for package in sorted(packages):
         source = next((name for name in _SOURCES if package.name.startswith(name)), None)
         if source is not None:
             for found, paragraphs in _languages(package, _SOURCES[source][0], random.Random(seed)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,13 @@ UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003134f]"
 )
+
+
+def packed(texts: list[str], scores: np.ndarray) -> dict[str, np.ndarray]:
+    """`pieces` (joined by line feeds, UTF-8) and `scores` (the steps between their bits) as stored: exact, deflated."""
+    steps = np.diff(scores.view("<i4"), prepend=np.int32(0))
+    stored = {"pieces": "\n".join(texts).encode("utf-8"), "scores": steps.tobytes()}
+    return {name: np.frombuffer(zlib.compress(data, 9), np.uint8) for name, data in stored.items()}
 
 
 class Piece(NamedTuple):
@@ -46,9 +54,9 @@ class Pieces:
     """The tokenizer. scores: (n,) float32 log-probabilities by id; ids 0..3 are <s>, <pad>, </s>, <unk>."""
 
     def __init__(self, tensors: dict[str, np.ndarray]) -> None:
-        """tensors: `pieces` (joined by line feeds, UTF-8), `scores`, `normalise.from`, `normalise.to`."""
-        self.texts = tensors["pieces"].tobytes().decode("utf-8").split("\n")
-        self.scores = tensors["scores"]
+        """tensors: `pieces` and `scores` as `packed` makes them, `normalise.from`, `normalise.to`."""
+        self.texts = zlib.decompress(tensors["pieces"]).decode("utf-8").split("\n")
+        self.scores = np.frombuffer(zlib.decompress(tensors["scores"]), "<i4").cumsum(dtype="<i4").view("<f4")
         self._ids = dict(zip(self.texts, range(len(self.texts)), strict=True))
         for special in range(SPECIALS):
             del self._ids[self.texts[special]]

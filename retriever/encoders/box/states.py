@@ -1,8 +1,8 @@
-"""Pieces to states: the transformer of multilingual-e5-small through onnxruntime, and its piece table in 4 bits.
+"""Pieces to states: the transformer of multilingual-e5-small through onnxruntime, and the rows of its pieces.
 
 A window of pieces is one run of the session, never padded and never batched with another, so a state depends on its
-own text only. Rows of the table are dequantised as they are looked up; the layers' weights stay in 4 bits in memory.
-This module does not tokenise and does not project.
+own text only. Rows of common pieces lie in 4 bits, those of rarer ones in 2, and are dequantised as they are looked up;
+the layers' weights stay in 4 bits in memory. This module does not tokenise and does not project.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ WIDTH = 384
 POSITIONS = 512
 WINDOW = 500
 OVERLAP = 100
+LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
+"""Of 2-bit codes: the best four for a normal distribution (Max 1960), which the values of a row follow."""
 
 
 def spans(n: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[tuple[int, int]]:
@@ -48,10 +50,36 @@ def dequantise(rows: np.ndarray) -> np.ndarray:
     return ((nibbles - 8) * scale).reshape(len(rows), -1)
 
 
-class States:
-    """Last-layer states. table: (n, 12, 18) uint8, the rows of the pieces."""
+def dequantise_coarse(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """2-bit rows (m, 98) uint8 -> (m, 384) float32: `mean` (384,) and an fp16 scale times the LEVELS of the codes.
 
-    def __init__(self, model: bytes, table: np.ndarray, threads: int) -> None:
+    Byte k of the codes holds those of the values k, k + 96, k + 192 and k + 288, lowest bits first.
+    """
+    scale = np.ascontiguousarray(rows[:, :2]).view("<f2").astype(np.float32)
+    codes = np.concatenate([rows[:, 2:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=1)
+    return LEVELS[codes] * scale + mean
+
+
+class Table:
+    """The rows of the pieces: the first of them, which are the commonest, in 4 bits, all others in 2."""
+
+    def __init__(self, tensors: dict[str, np.ndarray]) -> None:
+        """tensors: `rows.common` (n, 12, 18) and `rows.rare` (m, 98) uint8, `rows.mean` (384,) float32."""
+        self._common, self._rare, self._mean = (tensors[f"rows.{name}"] for name in ("common", "rare", "mean"))
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Rows (k, 384) float32 of the pieces `ids` (k,)."""
+        rare = ids >= len(self._common)
+        rows = np.empty((len(ids), WIDTH), np.float32)
+        rows[~rare] = dequantise(self._common[ids[~rare]])
+        rows[rare] = dequantise_coarse(self._rare[ids[rare] - len(self._common)], self._mean)
+        return rows
+
+
+class States:
+    """Last-layer states of pieces whose rows are in `table`."""
+
+    def __init__(self, model: bytes, table: Table, threads: int) -> None:
         self._session = session(model, threads)
         self._table = table
 
@@ -64,7 +92,7 @@ class States:
         windows = spans(len(ids))
         taken = 0
         for k, (start, end) in enumerate(windows):
-            row = dequantise(self._table[np.concatenate([[BOS], prompt, ids[start:end], [EOS]]).astype(np.int64)])
+            row = self._table.rows(np.concatenate([[BOS], prompt, ids[start:end], [EOS]]).astype(np.int64))
             (out,) = self._session.run(None, {"rows": row[None]})
             last = end if k + 1 == len(windows) else (windows[k + 1][0] + end + 1) // 2
             skip = 1 + len(prompt) - start
