@@ -71,9 +71,9 @@ def test_every_page_of_print_is_found_and_what_was_measured_is_said(report):
 def test_run_files_score_to_the_same_values(report):
     found = json.loads((report / "eval.json").read_text())
     qrels = read_qrels(report / "runs" / "mine.qrels")
-    runs = sorted((report / "runs").glob("*.run"))
-    assert len(runs) == 3
-    for path, result in zip(runs, found["results"], strict=True):
+    assert len(list((report / "runs").glob("*.run"))) == 3
+    for result in found["results"]:
+        path = report / "runs" / f"mine.int8.pool1.auto.{result['system']['mode']}.run"
         rankings = {query: ranked(scores) for query, scores in read_run(path).items()}
         assert evaluate(rankings, qrels, ["map@100", "ndcg@5"]) == {
             m: result["values"][m] for m in ("map@100", "ndcg@5")
@@ -234,6 +234,51 @@ def test_compare_reads_two_reports(octavo, report, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     code, _, err = octavo("compare", file, str(tmp_path / "other.json"))
     assert code == 3 and "no result of octavo eval" in err
+
+
+def test_a_data_set_with_a_corpus_a_language_is_one_in_the_report(octavo, tmp_path):
+    folder = tmp_path / "readme_beir"
+    for language in ("en", "jp"):
+        sets.beir(folder, prefix=f"{language}/")
+    sets.parquet(
+        folder / "jp" / "corpus" / "test-00000-of-00001.parquet", {"corpus-id": [3, 2, 1, 0], "image": sets.images()}
+    )
+    code, out, _ = octavo("eval", str(folder), "--report", str(tmp_path / "out"), "--json")
+    rows = {row["language"]: row for row in json.loads(out)["table"]}
+    assert code == 0 and set(rows) == {"", "en", "jp"} and rows[""]["queries"] == 8
+    assert rows["en"]["mean"] > 0.9 > 0.8 > rows["jp"]["mean"] and rows[""]["mean"] < rows["en"]["mean"]
+    names = {path.name.split(".int8")[0] for path in (tmp_path / "out" / "runs").iterdir()}
+    assert names == {"readme_beir.en", "readme_beir.jp", "readme_beir.en.qrels", "readme_beir.jp.qrels"}
+
+
+def test_a_sweep_recodes_one_index_and_measures_every_system(octavo, mine, tmp_path):
+    chosen = [
+        "--sweep",
+        "--codec",
+        "fp16",
+        "--codec",
+        "binary",
+        "--pool",
+        "1",
+        "--pool",
+        "2",
+        "--mode",
+        "hybrid",
+        "--mode",
+        "text",
+    ]
+    code, out, _ = octavo("eval", str(mine), *chosen, "--report", str(tmp_path), "--json")
+    results = json.loads(out)["results"]
+    systems = [tuple(result["system"][name] for name in ("codec", "pool", "candidates", "mode")) for result in results]
+    visual = [(c, p, s, "hybrid") for c in ("fp16", "binary") for p in (1, 2) for s in ("exact", "codes", "pooled")]
+    assert code == 0 and sorted(systems) == sorted([*visual, ("fp16", 1, "exact", "text")])
+    costs = {system: result["cost"] for system, result in zip(systems, results, strict=True)}
+    assert (
+        costs["binary", 2, "codes", "hybrid"]["derived"] and costs["binary", 2, "codes", "hybrid"]["stage"] == "codes"
+    )
+    whole, halved = (costs["fp16", pool, "exact", "hybrid"]["bytes_by_part"]["shards"] for pool in (1, 2))
+    assert costs["binary", 1, "exact", "hybrid"]["bytes_by_part"]["shards"] < whole / 2 and halved < 0.8 * whole
+    assert (tmp_path / "report.html").read_text().count("<svg") == 2
 
 
 def test_help_loads_nothing_heavy():

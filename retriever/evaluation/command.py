@@ -75,12 +75,13 @@ def evaluate(
     engine = load_encoder(encoder or DEFAULT)
     with _progress(as_json) as told:
         asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
-        done = [r for some in asked for r in _measure(some, engine, systems, modes, names, cache, sweep, told)]
+        measured = [(some, list(_measure(some, engine, systems, modes, names, cache, sweep, told))) for some in asked]
         tasks = [row for task in [*found.pairs, *found.tasks] for row in _measure_task(task, engine, cache, told)]
+    done = [result for _, some in measured for result in some]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
-    document |= {"tasks": tasks, "skipped": found.skipped}
+    document |= {"encoder": engine.fingerprint, "tasks": tasks, "skipped": found.skipped}
     if report is not None:
-        _write(report, document, done, asked, engine, cache)
+        _write(report, document, measured, engine, cache)
     _show(document, as_json, report)
     return 1 if found.skipped else 0
 
@@ -169,11 +170,11 @@ def _made_up(
 def _write(
     folder: Path,
     document: dict[str, Any],
-    done: Sequence[Result],
-    asked: Sequence[QuestionSet],
+    measured: Sequence[tuple[QuestionSet, Sequence[Result]]],
     encoder: Encoder,
     cache: Path,
 ) -> None:
+    """report.html, with what the best system missed; eval.json; runs/."""
     import json
 
     from retriever.evaluation import results
@@ -182,17 +183,12 @@ def _write(
 
     folder.mkdir(parents=True, exist_ok=True)
     galleries: dict[str, list[dict[str, Any]]] = {}
-    for found in asked:
-        best = max(
-            (r for r in done if r.dataset == found.name and r.languages.keys() <= {q.id for q in found.queries}),
-            key=lambda result: sum(result.values[document["measures"][0]].values()),
-            default=None,
-        )
-        if best is not None:
-            galleries.setdefault(found.name, []).extend(gallery(found, encoder, cache, best))
+    for questions, some in measured:
+        best = max(some, key=lambda result: sum(result.values[document["measures"][0]].values()))
+        galleries.setdefault(questions.name, []).extend(gallery(questions, encoder, cache, best))
     (folder / "report.html").write_text(page(document, galleries), "utf-8")
     (folder / "eval.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
-    results.write_runs(folder / "runs", done, {found.name: found for found in asked})
+    results.write_runs(folder / "runs", measured)
 
 
 def _show(document: Mapping[str, Any], as_json: bool, report: Path | None) -> None:

@@ -6,6 +6,7 @@ document or a data set is escaped. Not here: the figures (results), the plot (pl
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -279,6 +280,7 @@ def _again(document: Mapping[str, Any]) -> str:
     left_out = {(r["dataset"], next(iter(r["languages"]), "")): r["left_out"] for r in document["results"]}
     facts = {
         "Command": f"<pre>{_text(shlex.join(document['command']))}</pre>" if document["command"] else "–",
+        "Encoder": _encoder(document.get("encoder", {})),
         "Machine": _text(f"{document['machine']['processor']}, {document['machine']['cores']} cores"),
         "System": _text(document["machine"]["system"]),
         "Versions": _text(", ".join(f"{name} {value}" for name, value in document["versions"].items())),
@@ -288,3 +290,9 @@ def _again(document: Mapping[str, Any]) -> str:
     }
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     return f"<h2>Run it again</h2><dl>{listed}</dl>"
+
+
+def _encoder(fingerprint: Mapping[str, Any]) -> str:
+    """Its name, and a digest of all that makes its vectors what they are; eval.json has it in full."""
+    digest = hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return _text(f"{fingerprint['name']}, fingerprint {digest}") if fingerprint else "–"

@@ -116,25 +116,23 @@ def read(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def write_runs(folder: Path, results: Sequence[Result], sets: Mapping[str, QuestionSet]) -> list[Path]:
-    """A TREC run file a result and a qrels file a data set, for trec_eval and other tools."""
+def write_runs(folder: Path, measured: Sequence[tuple[QuestionSet, Sequence[Result]]]) -> None:
+    """A qrels file a question set and a TREC run file a result, for trec_eval and other tools."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for number, result in enumerate(results, 1):
-        system = result.system
-        name = f"{_file_name(result.dataset)}.{system.codec}.{system.candidates}.{system.mode}"
-        path = folder / f"{number:02d}.{name}.run"
-        trec.write_run(path, result.rankings, tag=system.encoder)
-        written.append(path)
-    for name, questions in sets.items():
-        path = folder / f"{_file_name(name)}.qrels"
-        trec.write_qrels(path, {query.id: questions.qrels[query.id] for query in scored(questions)})
-        written.append(path)
-    return written
+    names = [questions.name for questions, _ in measured]
+    for questions, results in measured:
+        language = f".{questions.queries[0].lang}" if names.count(questions.name) > 1 else ""
+        name = _file_name(questions.name + language)
+        judged = {query.id: questions.qrels[query.id] for query in scored(questions)}
+        trec.write_qrels(folder / f"{name}.qrels", judged)
+        for result in results:
+            system = result.system
+            how = f"{system.codec}.pool{system.pool}.{system.candidates}.{system.mode}"
+            trec.write_run(folder / f"{name}.{how}.run", result.rankings, tag=system.encoder)
 
 
 def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
 def compare(one: Mapping[str, Any], other: Mapping[str, Any], measure: str) -> list[Row]:
