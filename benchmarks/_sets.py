@@ -1,14 +1,14 @@
-"""Question sets under shared/data (see its README) and the figure they are judged by."""
+"""Question sets under shared/data (see its README), by the loader and the measure of retriever.evaluation."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from retriever.evaluation import metrics
+from retriever.evaluation.datasets import load
 
 DATA = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 
@@ -24,13 +24,11 @@ class Question(NamedTuple):
 
 def questions(name: str) -> list[Question]:
     """The questions of a set. Raises FileNotFoundError where the set is not there."""
-    relevant: dict[str, set[str]] = defaultdict(set)
-    for line in (DATA / name / "qrels.tsv").read_text("utf-8").splitlines()[1:]:
-        query, page, grade = line.split("\t")
-        if int(grade) > 0:
-            relevant[query].add(page)
-    rows = [json.loads(line) for line in (DATA / name / "queries.jsonl").read_text("utf-8").splitlines()]
-    return [Question(row["id"], row["text"], row["lang"], frozenset(relevant[row["id"]])) for row in rows]
+    (found,) = load(str(DATA / name))
+    relevant = {
+        query: frozenset(page for page, grade in pages.items() if grade > 0) for query, pages in found.qrels.items()
+    }
+    return [Question(query.id, query.text, query.lang, relevant.get(query.id, frozenset())) for query in found.queries]
 
 
 def pdfs(name: str) -> list[Path]:
@@ -39,7 +37,5 @@ def pdfs(name: str) -> list[Path]:
 
 
 def ndcg(ranking: Sequence[str], relevant: frozenset[str], k: int = 5) -> float:
-    """nDCG@k with grades 0 and 1 (Jarvelin and Kekalainen 2002)."""
-    gain = sum(1 / math.log2(place + 2) for place, page in enumerate(ranking[:k]) if page in relevant)
-    best = sum(1 / math.log2(place + 2) for place in range(min(k, len(relevant))))
-    return gain / best if best else 0.0
+    """nDCG@k with grades 0 and 1."""
+    return metrics.ndcg(ranking, dict.fromkeys(relevant, 1), k)
