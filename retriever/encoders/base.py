@@ -67,6 +67,75 @@ class PictureEncoder:
         """(n, D). Right after `encode_queries` of the same texts it runs no model."""
         return np.stack([plain(found.single) for found in self._queries(texts)])
 
+    # -- sentence-transformers' words ---------------------------------------------------------------------------------
+
+    def embed_passages(self, texts: Sequence[str]) -> list[Embedding]:
+        """Each text as a document."""
+        raise ValueError(f"{type(self).__name__} takes pictures as documents, texts only as queries")
+
+    def encode_query(
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str = "token_embeddings",
+        convert_to_numpy: bool = False,
+        normalize_embeddings: bool = False,
+    ) -> Any:
+        """As `MultiVectorEncoder.encode_query`: a text -> (m, d) float32, a list of them -> a list; tensors on the CPU.
+
+        The family's own prompt is always used and vectors are of norm 1 already; batch_size and show_progress_bar are
+        taken for the sake of callers written for the other. Raises ValueError for a prompt of one's own.
+        """
+        self._as_there(prompt_name, prompt, output_value)
+        many = [inputs] if isinstance(inputs, str) else list(inputs)
+        return _as_there([one.multi for one in self.embed_queries(many)], convert_to_numpy, isinstance(inputs, str))
+
+    def encode_document(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str = "token_embeddings",
+        convert_to_numpy: bool = False,
+        normalize_embeddings: bool = False,
+    ) -> Any:
+        """As `MultiVectorEncoder.encode_document`: a text, or a picture (Path, PIL image, (H, W, 3) uint8), -> (t, d).
+
+        A list of them, mixed as they may be, -> a list. The rest is as for `encode_query`.
+        """
+        self._as_there(prompt_name, prompt, output_value)
+        alone = not isinstance(inputs, list | tuple)
+        many: list[Any] = [inputs] if alone else list(inputs)
+        found: list[torch.Tensor | None] = [None] * len(many)
+        for texts, embed in ((True, self.embed_passages), (False, self.embed_pictures)):
+            places = [place for place, one in enumerate(many) if isinstance(one, str) == texts]
+            for place, one in zip(places, embed([many[i] for i in places]) if places else [], strict=True):
+                found[place] = one.multi
+        return _as_there(found, convert_to_numpy, alone)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+        """MaxSim of queries and documents, lists of (m, d) and (t, d) -> (queries, documents) float32."""
+        from index import Ragged
+        from retriever.kernels import maxsim
+
+        queries, documents = (
+            Ragged.of([np.asarray(one, np.float32) for one in ([side] if getattr(side, "ndim", 3) == 2 else side)])
+            for side in (embeddings1, embeddings2)
+        )
+        return torch.from_numpy(np.asarray(maxsim(queries, documents)))
+
+    @staticmethod
+    def _as_there(prompt_name: str | None, prompt: str | None, output_value: str) -> None:
+        if prompt is not None or prompt_name not in (None, "query", "document", "passage"):
+            raise ValueError("a family's own prompts are used; leave prompt and prompt_name out")
+        if output_value != "token_embeddings":
+            raise ValueError(f"output_value {output_value!r}: only token_embeddings are given")
+
     def _queries(self, texts: Sequence[str]) -> list[Embedding]:
         key = (tuple(texts), self.query_key())
         asked, found = self._recent
@@ -74,6 +143,11 @@ class PictureEncoder:
             found = self.embed_queries(list(texts))
             self._recent = (key, found)
         return found
+
+
+def _as_there(vectors: Sequence[torch.Tensor | None], as_numpy: bool, alone: bool) -> Any:
+    given = [plain(one) for one in vectors] if as_numpy else list(vectors)
+    return given[0] if alone else given
 
 
 def plain(vectors: torch.Tensor | None) -> np.ndarray:

@@ -214,6 +214,10 @@ class JinaV4(PictureEncoder):
         """Each text as a query."""
         return self.encode(texts, prompt_name="query")
 
+    def embed_passages(self, texts: Sequence[str]) -> list[Embedding]:
+        """Each text as a document."""
+        return self.encode(texts, prompt_name="passage")
+
     def query_key(self) -> Any:
         """What, changed, changes the embedding of a query."""
         return self._one_task(), self.truncate_dim
