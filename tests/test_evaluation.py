@@ -160,6 +160,16 @@ def test_known_items_are_rare_words_of_a_page_and_fit_every_page_that_has_them(t
     assert made.smoke and len(made.queries) == 3
 
 
+def test_known_items_of_scripts_without_spaces_are_cut_between_letters(tmp_path, encoder):
+    text = "港に船が入り、荷物を降ろす人々が朝から晩まで働いている。森には古い木が多く、川の水は冷たい。" * 2
+    corpus = Corpus(texts={"0" * 32: text, "1" * 32: text[::-1]}, names={"0" * 32: ["a"], "1" * 32: ["b"]})
+    retriever, _ = indexes.opened(corpus, encoder, tmp_path)
+    with retriever:
+        made = known_items(QuestionSet("texts", corpus, (), {}), retriever)
+    assert sorted(made.qrels.values(), key=str) == [{"a": 1}, {"b": 1}]
+    assert {len(query.text) for query in made.queries} == {24}
+
+
 def test_texts_are_pages_too(tmp_path, encoder):
     names = list(sets.PAGES)
     texts = {f"{n:032x}": text for n, text in enumerate(sets.PAGES.values())}

@@ -38,12 +38,15 @@ def known_items(questions: QuestionSet, retriever: Retriever, n: int = 200, seed
         raise OctavoError(f"{questions.name}: no page has words to make questions of; give queries.jsonl and qrels.tsv")
     queries, qrels = [], {}
     for number, page in enumerate(random.Random(seed).sample(pages, min(n, len(pages)))):
-        text = max(
-            _runs(texts[page]), key=lambda run: sum(math.log(len(texts) / rare[term]) for term in set(terms(run)))
-        )
+        text = max(_runs(texts[page]), key=lambda run: _rarity(run, rare, len(texts)))
         queries.append(Query(f"known-{number}", text))
         qrels[f"known-{number}"] = {name: 1 for name, words in texts.items() if text in words}
     return replace(questions, queries=queries, qrels=qrels, smoke=True)
+
+
+def _rarity(run: str, having: Counter[str], pages: int) -> float:
+    """How far the terms of a run narrow the pages; those that its cut made, which no page has, do not."""
+    return sum(math.log(pages / having[term]) for term in set(terms(run)) if term in having)
 
 
 def _runs(text: str) -> list[str]:
