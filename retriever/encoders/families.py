@@ -32,15 +32,19 @@ FAMILIES = (
     Family("jina-embeddings-v4", ("JinaEmbeddingsV4Model",), "retriever.encoders.jina_v4:JinaV4", True),
     *(Family(row.name, (row.architecture,), "retriever.encoders.late:LateEncoder") for row in ROWS),
 )
+SENTENCE = Family("sentence-transformers", (), "retriever.encoders.sentence:SentenceEncoder")
 
 
 def family_of(folder: Path) -> Family:
     """The family of a folder. Raises OctavoError naming what was found and what is supported."""
-    config = read_json(folder, "config.json")
+    sentence = (folder / "modules.json").is_file()
+    config = {} if sentence and not (folder / "config.json").exists() else read_json(folder, "config.json")
     named = config.get("architectures")
     for family in FAMILIES:
         if isinstance(named, list) and set(named) & set(family.architectures):
             return family
+    if sentence:
+        return SENTENCE
     known = ", ".join(name for family in FAMILIES for name in family.architectures)
     raise OctavoError(
         f"{folder / 'config.json'} is of architecture {named!r}, model_type {config.get('model_type')!r}, which is not "
