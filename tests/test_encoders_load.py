@@ -148,6 +148,24 @@ def test_an_index_knows_its_model_wherever_it_lies(tmp_path: Path) -> None:
         Retriever.open(tmp_path / "index", "octavo-box-1")
 
 
+def test_the_command_line_takes_a_model(tmp_path: Path) -> None:
+    shutil.copytree(JINA, tmp_path / "jina")
+
+    def octavo(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run([OCTAVO, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=env)
+
+    added = octavo("add", str(PAGE), "--index", "./pages", "--encoder", "./jina", "--json")
+    assert added.returncode == 0 and json.loads(added.stdout)["pages"] == 1, added.stderr
+    assert "licence CC-BY-NC-4.0" in added.stderr
+    found = octavo("search", "energy", "--mode", "visual", "--index", "./pages", "--json")
+    assert found.returncode == 0, found.stderr
+    (hit,) = json.loads(found.stdout)["hits"]
+    assert hit["path"] == str(PAGE) and [token for token, _ in hit["tokens"]][:2] == ["Query", ":"]
+    refused = octavo("add", str(PAGE), "--index", "./other", "--encoder", "unheard-of")
+    assert refused.returncode == 3 and "no encoder is called 'unheard-of'" in refused.stderr
+
+
 def test_the_table_says_what_fits() -> None:
     jina = next(model for model in MODELS if model.name == "jinaai/jina-embeddings-v4")
     assert fits(jina, 16, 0) == "" and fits(jina, 24, 0) == "CPU" and fits(jina, 16, 12) == "GPU"
