@@ -80,6 +80,22 @@ def test_run_files_score_to_the_same_values(report):
         }
 
 
+def test_a_run_file_is_scored_as_the_engine_was(octavo, mine, report, tmp_path):
+    path = report / "runs" / "mine.int8.pool1.auto.visual.run"
+    (tmp_path / "worse.run").write_text("q-harbour Q0 harbour.png#0 1 3 x\nq-harbour Q0 forest.png#0 1 4 x\n")
+    code, out, _ = octavo("eval", str(mine), "--run", str(path), "--run", str(tmp_path / "worse.run"), "--json")
+    same, worse = json.loads(out)["results"]
+    visual = json.loads((report / "eval.json").read_text())["results"][1]
+    assert code == 0 and same["values"] == visual["values"]
+    assert worse["values"]["mrr@10"] == {"q-harbour": 0.5, "q-forest": 0, "q-bakery": 0, "q-railway": 0}
+    assert worse["system"]["label"] == "run: worse.run"
+    code, _, _ = octavo("eval", str(mine), "--run", str(path), "--report", str(tmp_path / "out"))
+    assert code == 0 and "run: mine.int8.pool1.auto.visual.run" in (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "other.run").write_text("q1 Q0 d1 1 1 x\n")
+    code, _, err = octavo("eval", str(mine), "--run", str(tmp_path / "other.run"))
+    assert code == 3 and "none of its queries" in err
+
+
 def test_a_second_run_encodes_nothing(mine, cache, encoder, report, monkeypatch):
     def refuse(pages):
         raise AssertionError("a page was encoded again")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retriever.evaluation.run import Result
 
 POOLS = (1, 2, 4)  # of a sweep
+_SHOWN = 40  # failures of all data sets together
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -37,6 +38,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--queries", type=click.IntRange(min=1), help="At most so many of a data set, drawn by a seed.")
 @click.option("--language", "languages", multiple=True, metavar="NAME", help="Only queries in it; may be repeated.")
 @click.option("--split", default="test", show_default=True, help="Of a data set that has several.")
+@click.option("--run", "runs", multiple=True, type=_FILE, help="Score a TREC run file instead; may be repeated.")
 @click.option("--report", type=_FOLDER, metavar="FOLDER", help="Write report.html, eval.json and TREC run files there.")
 @click.option("--cache", type=_FOLDER, metavar="FOLDER", help="Where indexes are kept (~/.cache/octavo/eval).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -52,6 +54,7 @@ def evaluate(
     queries: int | None,
     languages: tuple[str, ...],
     split: str,
+    runs: tuple[Path, ...],
     report: Path | None,
     cache: Path | None,
     as_json: bool,
@@ -72,14 +75,20 @@ def evaluate(
     cache = cache or datasets.cache_folder()
     found = named(sources, split, cache)
     chosen = [_chosen(questions, queries, languages) for questions in found.sets]
-    engine = load_encoder(encoder or DEFAULT)
-    with _progress(as_json) as told:
-        asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
-        measured = [(some, list(_measure(some, engine, systems, modes, names, cache, sweep, told))) for some in asked]
-        tasks = [row for task in [*found.pairs, *found.tasks] for row in _measure_task(task, engine, cache, told)]
+    if runs:
+        measured = [(some, [results.of_run(path, some, names) for path in runs]) for some in chosen]
+        engine, tasks = None, []
+    else:
+        engine = load_encoder(encoder or DEFAULT)
+        with _progress(as_json) as told:
+            asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
+            measured = [
+                (some, list(_measure(some, engine, systems, modes, names, cache, sweep, told))) for some in asked
+            ]
+            tasks = [row for task in [*found.pairs, *found.tasks] for row in _measure_task(task, engine, cache, told)]
     done = [result for _, some in measured for result in some]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
-    document |= {"encoder": engine.fingerprint, "tasks": tasks, "skipped": found.skipped}
+    document |= {"encoder": engine.fingerprint if engine else {}, "tasks": tasks, "skipped": found.skipped}
     if report is not None:
         _write(report, document, measured, engine, cache)
     _show(document, as_json, report)
@@ -171,21 +180,23 @@ def _write(
     folder: Path,
     document: dict[str, Any],
     measured: Sequence[tuple[QuestionSet, Sequence[Result]]],
-    encoder: Encoder,
+    encoder: Encoder | None,
     cache: Path,
 ) -> None:
     """report.html, with what the best system missed; eval.json; runs/."""
     import json
 
     from retriever.evaluation import results
-    from retriever.evaluation.gallery import gallery
+    from retriever.evaluation.gallery import MOST, gallery
     from retriever.evaluation.report import page
 
     folder.mkdir(parents=True, exist_ok=True)
     galleries: dict[str, list[dict[str, Any]]] = {}
+    most = min(MOST, max(1, _SHOWN // max(len(measured), 1)))
     for questions, some in measured:
-        best = max(some, key=lambda result: sum(result.values[document["measures"][0]].values()))
-        galleries.setdefault(questions.name, []).extend(gallery(questions, encoder, cache, best))
+        if encoder is not None:
+            best = max(some, key=lambda result: sum(result.values[document["measures"][0]].values()))
+            galleries.setdefault(questions.name, []).extend(gallery(questions, encoder, cache, best, most))
     (folder / "report.html").write_text(page(document, galleries), "utf-8")
     (folder / "eval.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")
     results.write_runs(folder / "runs", measured)

@@ -21,7 +21,8 @@ import numpy as np
 from index.errors import OctavoError
 from retriever.evaluation import trec
 from retriever.evaluation.datasets import QuestionSet
-from retriever.evaluation.run import Result, scored
+from retriever.evaluation.metrics import ranked
+from retriever.evaluation.run import Result, System, score, scored
 from retriever.evaluation.significance import interval, mean, randomisation
 
 FORMAT = 1
@@ -116,6 +117,16 @@ def read(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def of_run(path: Path, questions: QuestionSet, measures: Sequence[str]) -> Result:
+    """The result of a TREC run file. Raises OctavoError where it answers none of the queries."""
+    pages = [page for grades in questions.qrels.values() for page in grades]
+    run = trec.read_run(path, [query.id for query in questions.queries], pages)
+    if not run.keys() & {query.id for query in questions.queries}:
+        raise OctavoError(f"{path}: none of its queries is one of {questions.name}")
+    rankings = {query: [(page, scores[page]) for page in ranked(scores)] for query, scores in run.items()}
+    return score(System(path.name, codec="", candidates="", mode="run"), questions, rankings, measures)
+
+
 def write_runs(folder: Path, measured: Sequence[tuple[QuestionSet, Sequence[Result]]]) -> None:
     """A qrels file a question set and a TREC run file a result, for trec_eval and other tools."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +138,8 @@ def write_runs(folder: Path, measured: Sequence[tuple[QuestionSet, Sequence[Resu
         trec.write_qrels(folder / f"{name}.qrels", judged)
         for result in results:
             system = result.system
+            if system.mode == "run":
+                continue
             how = f"{system.codec}.pool{system.pool}.{system.candidates}.{system.mode}"
             trec.write_run(folder / f"{name}.{how}.run", result.rankings, tag=system.encoder)
 

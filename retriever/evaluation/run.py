@@ -28,7 +28,8 @@ _FUNNEL, _TIMED = 200, 60  # queries that the funnel, and the clock, look at
 
 @dataclass(frozen=True)
 class System:
-    """What is measured. encoder: its name; candidates: the first stage; mode: visual, text or hybrid."""
+    """What is measured. encoder: its name; candidates: the first stage; mode: visual, text or hybrid; or
+    run, of a ranking that was made elsewhere, whose name `encoder` then is."""
 
     encoder: str
     codec: str = "int8"
@@ -39,6 +40,8 @@ class System:
     @property
     def label(self) -> str:
         """The parts in one line."""
+        if self.mode == "run":
+            return f"run: {self.encoder}"
         if self.mode == "text":
             return f"text: BM25 over words as read by {self.encoder}"
         pooled = f", pool {self.pool}" if self.pool != 1 else ""
@@ -95,7 +98,7 @@ def run(
             asked = scored(questions)
             rankings = search(retriever, questions.corpus, asked, mode, tell)
             cost = made | _cost(status) | _times(retriever, asked, mode)
-            result = _result(system, questions, rankings, measures, cost)
+            result = score(system, questions, rankings, measures, cost)
             result.pages = status["pages"]
             if mode != "text" and status["candidates"] != "exact":
                 result.funnel = funnel(retriever, questions, asked[:_FUNNEL], rankings, mode, tell)
@@ -126,13 +129,14 @@ def names(corpus: Corpus, hits: Sequence[Any]) -> list[tuple[str, float]]:
     return [(name, float(hit.score)) for hit in hits for name in corpus.ids(hit.document, hit.page)]
 
 
-def _result(
+def score(
     system: System,
     questions: QuestionSet,
     rankings: Mapping[str, list[tuple[str, float]]],
     measures: Sequence[str],
-    cost: dict[str, Any],
+    cost: dict[str, Any] | None = None,
 ) -> Result:
+    """The result of rankings, the engine's or another's: query -> (page, score), best first."""
     asked = scored(questions)
     qrels = {query.id: questions.qrels[query.id] for query in asked}
     values = evaluate({query: [page for page, _ in found] for query, found in rankings.items()}, qrels, measures)
@@ -145,7 +149,7 @@ def _result(
         languages={query.id: query.lang for query in asked},
         left_out=len(questions.queries) - len(asked),
         rankings=dict(rankings),
-        cost=cost,
+        cost=cost or {},
         funnel={},
         failures=failures(questions, asked, rankings),
     )
