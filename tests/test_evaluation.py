@@ -275,6 +275,10 @@ def test_a_data_set_with_a_corpus_a_language_is_one_in_the_report(octavo, tmp_pa
     assert rows["en"]["mean"] > 0.9 > 0.8 > rows["jp"]["mean"] and rows[""]["mean"] < rows["en"]["mean"]
     names = {path.name.split(".int8")[0] for path in (tmp_path / "out" / "runs").iterdir()}
     assert names == {"readme_beir.en", "readme_beir.jp", "readme_beir.en.qrels", "readme_beir.jp.qrels"}
+    code, out, _ = octavo("eval", str(folder), "--language", "jp", "--queries", "2", "--json")
+    assert code == 0 and json.loads(out)["table"] == [json.loads(out)["table"][0] | {"queries": 2}]
+    code, _, err = octavo("eval", str(folder), "--language", "fr")
+    assert code == 3 and "no queries in fr" in err
 
 
 def test_a_sweep_recodes_one_index_and_measures_every_system(octavo, mine, tmp_path):

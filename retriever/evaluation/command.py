@@ -74,7 +74,7 @@ def evaluate(
     systems = _systems(codecs, pools, stages, sweep)
     cache = cache or datasets.cache_folder()
     found = named(sources, split, cache)
-    chosen = [_chosen(questions, queries, languages) for questions in found.sets]
+    chosen = _chosen(found.sets, queries, languages)
     if runs:
         measured = [(some, [results.of_run(path, some, names) for path in runs]) for some in chosen]
         engine, tasks = None, []
@@ -123,10 +123,11 @@ def _systems(codecs: Sequence[str], pools: Sequence[int], stages: Sequence[str],
     return [{"codec": codec, "pool": pool, "candidates": stage} for codec, pool, stage in itertools.product(*chosen)]
 
 
-def _chosen(questions: QuestionSet, queries: int | None, languages: Sequence[str]) -> QuestionSet:
-    if languages and questions.queries:
-        questions = questions.only(languages)
-    return questions.sample(queries) if queries and questions.queries else questions
+def _chosen(sets: Sequence[QuestionSet], queries: int | None, languages: Sequence[str]) -> list[QuestionSet]:
+    """Of each set the queries that are wanted; a set that has none in any of the languages is left out."""
+    some = [found for found in sets if not languages or {query.lang for query in found.queries} & set(languages)]
+    some = [found.only(languages) if languages else found for found in some or sets]
+    return [found.sample(queries) if queries and found.queries else found for found in some]
 
 
 def _measure(

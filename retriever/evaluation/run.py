@@ -23,7 +23,7 @@ from retriever.ranking import CANDIDATES, TEXT_SHARE
 
 DEPTH = 100
 """Places of a ranking that are looked at."""
-_FUNNEL, _TIMED = 200, 60  # queries that the funnel, and the clock, look at
+_FUNNEL, _TIMED = 100, 40  # queries that the funnel, and the clock, look at
 
 
 @dataclass(frozen=True)
