@@ -60,6 +60,7 @@ def examine(folder: Path) -> list[Finding]:
     """All findings; folder: of the index, which need not exist."""
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("installation", _installation),
+        ("kernels", _kernels),
         ("encoder", _encoder),
         ("renderer", _renderer),
         ("SQLite", _sqlite),
@@ -103,6 +104,23 @@ def _package(name: str, floor: str | None, optional: bool) -> Finding:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", text.split("+")[0])[:3])
+
+
+def _kernels() -> Iterator[Finding]:
+    from index import native
+
+    runs = native.available()
+    others = [name for name in native.instruction_sets() if name and name != runs]
+    if runs:
+        yield Finding("kernels", OK, f"MaxSim on {runs}" + (f" (also here: {', '.join(others)})" if others else ""))
+    elif others:
+        yield Finding("kernels", WARNING, "numpy, as OCTAVO_KERNELS says", f"Without it {others[-1]} runs.")
+    else:
+        advice = (
+            "Scoring is several times slower. Get a C++ compiler (Debian: apt install g++; macOS: xcode-select "
+            "--install), then install Octavo again from its source: pip install --force-reinstall --no-deps FOLDER"
+        )
+        yield Finding("kernels", WARNING, "numpy only: nothing was compiled", advice)
 
 
 def _encoder() -> Iterator[Finding]:

@@ -1,7 +1,10 @@
 """Native kernels: every instruction set of this machine and the numpy twins against fp64, odd shapes and addresses."""
 
+import ctypes
+import mmap
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from index import native
 from index.native import twin
 from index.ragged import Ragged, offsets_of
 
+PAGE = mmap.PAGESIZE
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 SOURCES = Path(native.__file__).parent
 SETS = [name for name in native.instruction_sets() if name]
 
@@ -45,9 +50,17 @@ class Store:
         self.rows, self.row_scales = np.concatenate(all_rows), np.concatenate(all_scales)
 
     def keep(self, content, shift):
-        memory = np.frombuffer(b"\0" * shift + content, np.uint8).copy()  # ends where the rows end
+        """Address of a copy between two pages that cannot be read: up to the end, from the start, or at an odd address."""
+        size = -(-(len(content) + 8) // PAGE) * PAGE
+        memory = mmap.mmap(-1, size + 2 * PAGE)
+        start = np.frombuffer(memory, np.uint8).ctypes.data + PAGE
+        at = start + {1: size - len(content), 2: 0, 3: 1}[shift]
+        ctypes.memmove(at, content, len(content))
+        if LIBC is not None:
+            assert LIBC.mprotect(ctypes.c_void_p(start - PAGE), PAGE, 0) == 0
+            assert LIBC.mprotect(ctypes.c_void_p(start + size), PAGE, 0) == 0
         self.memory.append(memory)
-        return memory.ctypes.data + shift
+        return at
 
     def score(self, function, queries, **options):
         scales = None if self.codec in ("fp32", "fp16") else self.scales

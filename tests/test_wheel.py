@@ -92,6 +92,39 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel):
     assert built.stat().st_size < 50 * 2**20
 
 
+KERNELS = "index/native/kernels.so"
+
+
+def test_the_kernels_are_compiled_into_a_wheel_for_every_python_of_the_platform(wheel):
+    if sys.platform == "win32" or not (shutil.which("c++") or shutil.which("g++")):
+        pytest.skip("no C++ compiler here")
+    assert KERNELS in zipfile.ZipFile(wheel[1]).namelist()
+    assert "-py3-none-" in wheel[1].name and "-any" not in wheel[1].name
+
+
+def test_without_a_compiler_the_wheel_is_built_and_scores_in_numpy(wheel, tmp_path):
+    shutil.rmtree(wheel[0] / "build", ignore_errors=True)
+    absent = {"CC": "/absent/cc", "CXX": "/absent/c++"}
+    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "-w", tmp_path, wheel[0]]
+    done = subprocess.run(command, env=os.environ | absent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = tmp_path.glob("octavo-*.whl")
+    zipfile.ZipFile(built).extractall(tmp_path / "lib")
+    assert not (tmp_path / "lib" / KERNELS).exists()
+    code = (
+        "import numpy as np; from index import native; from index.ragged import Ragged\n"
+        "page = np.array([[3, 4], [5, 0]], np.float32); query = Ragged(page[:1], np.array([0, 1]))\n"
+        "at = np.array([page.ctypes.data], np.uint64)\n"
+        "print(native.available(), native.maxsim(query, at, np.array([2]), 'fp32', 2)[0, 0], native.__file__)\n"
+        "from retriever import doctor\n"
+        "print(*[f.state for f in doctor._kernels()])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "lib")}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    out = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert out.stdout.split() == ["None", "25.0", str(tmp_path / "lib" / "index" / "native" / "__init__.py"), "warning"]
+
+
 @pytest.fixture(scope="module")
 def clean(wheel, tmp_path_factory):
     """The python of an environment that holds the wheel and what it asks for, nothing else."""

@@ -142,7 +142,7 @@ def scan(
     chosen = isa or available()
     if chosen is None:
         return twin.scan(table, codes, offsets, rows)
-    table = np.ascontiguousarray(table)
+    table = _aligned(table)
     sums = np.empty(len(offsets) - 1 if rows is None else len(rows), np.uint32)
     _call(
         "octavo_scan", _set(chosen), ctypes.c_int32(threads), _at(table), _size(len(table)), _at(codes), _at(offsets),
@@ -220,6 +220,18 @@ def _vector(array: np.ndarray, kind: np.dtype | type, name: str) -> np.ndarray:
     if array.ndim != 1 or not np.can_cast(array.dtype, kind, "same_kind"):
         raise ValueError(f"{name} must be a vector of {np.dtype(kind)}; got {array.shape} {array.dtype}")
     return np.ascontiguousarray(array, kind)
+
+
+def _aligned(table: np.ndarray) -> np.ndarray:
+    """The same where no row of 32 bytes straddles two cache lines, which costs the scan a third."""
+    table = np.ascontiguousarray(table)
+    if table.ctypes.data % LANES == 0:
+        return table
+    memory = np.empty(table.nbytes + LANES, np.uint8)
+    first = -memory.ctypes.data % LANES
+    copy = memory[first : first + table.nbytes].reshape(table.shape)
+    copy[:] = table
+    return copy
 
 
 def _rows(rows: np.ndarray | None, pages: int) -> np.ndarray | None:

@@ -103,6 +103,24 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 #include "bits.h"
 #include "signs256.h"
 
+uint16_t largest(const uint16_t *codes, int64_t count) {
+    __m256i most[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    const auto take = [&](int which, int64_t i) OCTAVO_LAMBDA {
+        const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(codes + i));
+        most[which] = _mm256_max_epu16(most[which], some);
+    };
+    int64_t i = 0;
+    for (; i + 32 <= count; i += 32) take(0, i), take(1, i + 16);
+    if (i + 16 <= count) take(0, i), i += 16;
+    if (i < count && count >= 16) take(1, count - 16), i = count;
+    const __m256i both = _mm256_max_epu16(most[0], most[1]);
+    const __m128i one = _mm_max_epu16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    // the least of the complements, of which the processor finds the position too
+    uint16_t found = static_cast<uint16_t>(~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(one, _mm_set1_epi16(-1))), 0));
+    for (; i < count; i++) found = codes[i] > found ? codes[i] : found;
+    return found;
+}
+
 uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     const auto row = [&](int64_t i) OCTAVO_LAMBDA {
         return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(table + 32 * load_any<uint16_t>(codes + i)));
@@ -129,7 +147,7 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
 
 }  // namespace haswell
 
-const Set avx2{"avx2", haswell::kernel, haswell::residual, haswell::scan};
+const Set avx2{"avx2", haswell::kernel, haswell::residual, haswell::largest, haswell::scan};
 
 }  // namespace octavo
 #if defined(__clang__)

@@ -113,7 +113,7 @@ const Kernel *residual(const Query &query) {
 
 }  // namespace icelake
 
-const Set avx512{"avx512", icelake::kernel, icelake::residual, avx2.scan};
+const Set avx512{"avx512", icelake::kernel, icelake::residual, avx2.largest, avx2.scan};
 
 }  // namespace octavo
 #if defined(__clang__)

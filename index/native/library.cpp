@@ -182,13 +182,6 @@ OCTAVO_API int32_t octavo_maxsim(int32_t set, int32_t codec, int32_t precision, 
     });
 }
 
-// Largest of `count` codes.
-static uint16_t largest(const uint16_t *codes, int64_t count) {
-    uint16_t found = 0;
-    for (int64_t i = 0; i < count; i++) found = codes[i] > found ? codes[i] : found;
-    return found;
-}
-
 // table: (centroids, 32); offsets: (n + 1) into codes; rows: (pages) of the n to scan, or null for the first `pages`.
 OCTAVO_API int32_t octavo_scan(int32_t set, int32_t threads, const uint8_t *table, int64_t centroids,
                                const uint16_t *codes, const int64_t *offsets, const int64_t *rows, int64_t pages,
@@ -201,7 +194,7 @@ OCTAVO_API int32_t octavo_scan(int32_t set, int32_t threads, const uint8_t *tabl
             each([&](int64_t i) {
                 const int64_t row = rows ? rows[i] : i, count = offsets[row + 1] - offsets[row];
                 const uint16_t *from = codes + offsets[row];
-                if (count && largest(from, count) >= centroids) {
+                if (count && chosen->largest(from, count) >= centroids) {
                     outside = true;
                     return;
                 }
@@ -223,7 +216,7 @@ OCTAVO_API int32_t octavo_residual(int32_t set, int32_t threads, const float *qu
     if (!chosen) return NO_SET;
     for (int64_t i = 0; i < pages; i++) {
         const int64_t row = rows ? rows[i] : i, count = offsets[row + 1] - offsets[row];
-        if (count && largest(codes + offsets[row], count) >= centroids) return NO_CODE;
+        if (count && chosen->largest(codes + offsets[row], count) >= centroids) return NO_CODE;
     }
     return guarded([&] {
         const Request request{{query, query_offsets[queries], dim}, query_offsets, queries, pages, scores, winners};

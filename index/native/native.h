@@ -61,6 +61,7 @@ struct Set {
     const char *name;
     const Kernel *(*kernel)(int32_t codec, int32_t precision, const Query &);
     const Kernel *(*residual)(const Query &);
+    uint16_t (*largest)(const uint16_t *codes, int64_t count);  // 0 of none
     uint32_t (*scan)(const uint8_t *table, const uint16_t *codes, int64_t count);
 };
 

@@ -63,6 +63,12 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 #include "page.h"
 #include "bits.h"
 
+uint16_t largest(const uint16_t *codes, int64_t count) {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < count; i++) found = codes[i] > found ? codes[i] : found;
+    return found;
+}
+
 uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     uint8x16_t low = vdupq_n_u8(0), high = vdupq_n_u8(0);
     for (int64_t i = 0; i < count; i++) {
@@ -81,7 +87,7 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
 
 }  // namespace arm
 
-const Set neon{"neon", arm::kernel, arm::residual, arm::scan};
+const Set neon{"neon", arm::kernel, arm::residual, arm::largest, arm::scan};
 
 }  // namespace octavo
 #endif

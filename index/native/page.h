@@ -12,10 +12,10 @@ inline int fitting(int64_t rows, int64_t room, int most) {
     return fit;
 }
 
-template <class P, int V, int S, int R> OCTAVO_INLINE void run(int rows, const Tile &t) {
+template <class P, int V, int R> OCTAVO_INLINE void run(int rows, const Tile &t) {
     if constexpr (R >= 1) {
-        if (rows == R) return tile<P, R, V, S>(t);
-        run<P, V, S, smaller(R)>(rows, t);
+        if (rows == R) return tile<P, R, V, 0>(t);
+        run<P, V, smaller(R)>(rows, t);
     }
 }
 
@@ -150,7 +150,7 @@ template <class P, int V> void block(const Pack &pack, const Page &page, Tile &t
     t.best = scratch.best + token;
     t.values = plain ? nullptr : values;
     constexpr int most = most_rows<P::COLUMNS * P::SUMS>;
-    t.stride == S ? run<P, V, S, most>(rows, t) : run<P, V, 0, most>(rows, t);
+    rows == most && t.stride == S ? tile<P, most, V, S>(t) : run<P, V, most>(rows, t);
     if (plain) return;
     const float *centroids[most];
     if (page.codes)

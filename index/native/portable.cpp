@@ -91,6 +91,12 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 #include "page.h"
 #include "bits.h"
 
+uint16_t largest(const uint16_t *codes, int64_t count) {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < count; i++) found = codes[i] > found ? codes[i] : found;
+    return found;
+}
+
 uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     uint8_t best[32] = {};
     for (int64_t i = 0; i < count; i++) {
@@ -111,6 +117,6 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
 
 }  // namespace plain
 
-const Set portable{"portable", plain::kernel, plain::residual, plain::scan};
+const Set portable{"portable", plain::kernel, plain::residual, plain::largest, plain::scan};
 
 }  // namespace octavo
