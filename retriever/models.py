@@ -15,9 +15,10 @@ import click
 
 from retriever import terminal as term
 
-SOURCE = "results repository of mteb, 2026-11 (colSmol-500M's v3: the authors of NeoMME)"
+SOURCE = "results repository of mteb, 2026-11 (NeoMME's, and colSmol-500M's v3: the authors of NeoMME)"
 NON_COMMERCIAL = "CC-BY-NC-4.0 (its base model: Qwen Research): not for commercial use"
 GEMMA = "MIT (its base model PaliGemma: Gemma terms of use)"
+PAGE = "see its page"
 _SPARE = 3.0  # GB beside the weights: activations of a batch, the program itself
 
 
@@ -100,6 +101,28 @@ MODELS = (
         revision="6b89bc63c16809af4d111bfe412e2ac6bc3c9451",
     ),
     Model(
+        "Hcompany/NeoMME-800M-Retriever",
+        "neomme",
+        "0.8 B",
+        1.6,
+        128,
+        1792,
+        "up to 4,200",
+        PAGE,
+        (87.4, 55.9, 55.6),
+    ),
+    Model(
+        "Hcompany/NeoMME-260M-Retriever",
+        "neomme",
+        "0.26 B",
+        0.5,
+        128,
+        1024,
+        "up to 4,200",
+        PAGE,
+        (86.0, 52.2, 52.3),
+    ),
+    Model(
         "vidore/colSmol-500M",
         "colsmol",
         "0.5 B",
@@ -146,7 +169,7 @@ def licence(name: str, family: str) -> str:
     """The terms of a model; for one that has no row, those of its family's where they are all alike, else ""."""
     rows = [model.licence for model in MODELS if model.name == name]
     rows = rows or [model.licence for model in MODELS if model.family == family]
-    return rows[0] if len(set(rows)) == 1 else ""
+    return rows[0] if len(set(rows)) == 1 and rows[0] != PAGE else ""
 
 
 def room() -> tuple[float, float]:

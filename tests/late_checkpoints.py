@@ -25,8 +25,14 @@ SPECIAL = {
     "tiled": ["<|endoftext|>", "<|im_start|>", "<|begin_of_text|>", "<end_of_utterance>", "<image>", "<global-img>"]
     + ["<fake_token_around_image>"]
     + [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)],
+    "grid": ["<pad>", "<query>", "<doc>", "<img>", "<row>", "<mask>"],
 }
-FAMILIES = ("colpali-hf", "colpali", "colqwen2-hf", "colqwen2", "colqwen2.5", "colmodernvbert-hf", "colsmol")
+TEMPLATE = (
+    "{%- if task == 'query' %}{{ query_token }}{% else %}{{ document_token }}{% endif %}"
+    "{%- for part in messages[0]['content'] %}{% if part['type'] == 'image' %}{{ image_token }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% if task == 'query' %}{{ mask_token * 3 }}{% endif %}"
+)
+FAMILIES = ("colpali-hf", "colpali", "colqwen2-hf", "colqwen2", "colqwen2.5", "colmodernvbert-hf", "colsmol", "neomme")
 
 
 def pages() -> list[Image.Image]:
@@ -68,13 +74,15 @@ def _names(row: Any, config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, 
 
     inner = getattr(transformers, row.config).from_dict(config.get("vlm_config", config))
     with torch.device("meta"):
-        network = Network(row.backbone, inner, 128)
+        network = Network(row.backbone, inner, 128, row.bias)
     return {_published(row.name, n): (n, tuple(t.shape)) for n, t in network.state_dict().items()}
 
 
 def _published(family: str, name: str) -> str:
     """The name of a tensor as the family's files have it."""
     plain = name.removeprefix("vlm.")
+    if family == "neomme":
+        return name.replace("vlm.", "model.", 1).replace("embedding_proj_layer", "multi_vector_head.proj")
     if name.startswith("embedding_proj_layer."):
         last = name.split(".")[-1]
         ours = {"colsmol": "linear", "colpali": "custom_text_proj", "colqwen2": "custom_text_proj"}
@@ -130,7 +138,7 @@ def _tokenizer(reader: str, folder: Path) -> None:
         return
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    special = SPECIAL["paligemma" if reader == "whole" else "tiled"]
+    special = SPECIAL[{"whole": "paligemma", "tiles": "tiled"}.get(reader, reader)]
     vocabulary = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -140,6 +148,15 @@ def _tokenizer(reader: str, folder: Path) -> None:
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if reader == "whole":
         config |= {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    elif reader == "grid":
+        config |= {"pad_token": "<pad>", "mask_token": "<mask>"}
+        config["extra_special_tokens"] = {
+            "image_token": "<img>",
+            "document_token": "<doc>",
+            "query_token": "<query>",
+            "row_token": "<row>",
+        }
+        (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     else:
         config |= {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
@@ -158,6 +175,9 @@ def _preprocessor(reader: str) -> dict[str, Any]:
         size = {"height": 56, "width": 56}
         shared = {"image_processor_type": "SiglipImageProcessor", "image_seq_length": 16, "size": size, "resample": 3}
         return shared | {"image_mean": half, "image_std": half}
+    if reader == "grid":
+        kind = {"image_processor_type": "NeoMMEImageProcessor", "patch_size": 16, "max_side": 128}
+        return kind | {"image_mean": half, "image_std": half}
     tiles = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}, "resample": 1}
     return {"image_processor_type": "Idefics3ImageProcessor", **tiles, "image_mean": half, "image_std": half}
 
@@ -191,6 +211,10 @@ def _config(architecture: str) -> dict[str, Any]:
         }
         inner |= {"tie_word_embeddings": True}
         return _outer(architecture, inner, named)
+    if "NeoMME" in architecture:
+        wide = text | {"model_type": "neomme", "vocab_size": 262, "embedding_rank": 16, "num_key_value_heads": 1}
+        wide |= {"head_dim": 16, "sliding_window": 8, "patch_size": 16, "embedding_dim": 128, "num_hidden_layers": 3}
+        return wide | {"pad_token_id": 256, "document_token_id": 258, "image_token_id": 259} | named
     if "ColPali" in architecture:
         wide = text | ids | {"model_type": "gemma", "vocab_size": 260, "num_key_value_heads": 1, "head_dim": 16}
         inner = {"model_type": "paligemma", "text_config": wide, "vision_config": siglip | {"projection_dim": 32}}

@@ -21,12 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from late_checkpoints import FAMILIES, QUERIES, pages, write
 
 ENGINE = {"colpali": "ColPali", "colqwen2": "ColQwen2", "colqwen2.5": "ColQwen2_5", "colsmol": "ColIdefics3"}
-NATIVE = {"colpali-hf": "ColPali", "colqwen2-hf": "ColQwen2", "colmodernvbert-hf": "ColModernVBert"}
+NATIVE = {"colpali-hf": "ColPali", "colqwen2-hf": "ColQwen2", "colmodernvbert-hf": "ColModernVBert", "neomme": "NeoMME"}
 
 
 def loaded(family: str, folder: Path) -> tuple[Any, Any]:
     """The family's model and processor."""
     if family in NATIVE:
+        if family == "neomme":
+            torchvision_imports()
         import transformers
 
         model = getattr(transformers, f"{NATIVE[family]}ForRetrieval").from_pretrained(folder / "model")
@@ -52,6 +54,18 @@ def loaded(family: str, folder: Path) -> tuple[Any, Any]:
     return whole.eval(), kind(image_processor=images, tokenizer=tokenizer, video_processor=None)
 
 
+def torchvision_imports() -> None:
+    """Let the registries' torchvision import beside torch's CPU build: name the operators that only CUDA's has."""
+    import re
+    from importlib.util import find_spec
+
+    found = find_spec("torchvision")
+    assert found is not None and found.origin is not None
+    text = Path(found.origin).with_name("_meta_registrations.py").read_text("utf-8")
+    for name in set(re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"', text)):
+        torch.library.define(f"torchvision::{name}", "(Tensor a) -> Tensor")
+
+
 def adapted(model: Any, folder: Path) -> Any:
     """With the adapter's tensors in their places, whatever the layout of its names; all of them are used."""
     from safetensors.torch import load_file
@@ -67,6 +81,16 @@ def adapted(model: Any, folder: Path) -> Any:
     return model
 
 
+def neomme(processor: Any, item: Any) -> Any:
+    """Inputs of a page (a picture) or of a query (a text)."""
+    if not isinstance(item, str):
+        return processor(images=[item.convert("RGB")], return_tensors="pt")
+    turn = [[{"role": "user", "content": [{"type": "text", "text": item}]}]]
+    return processor.apply_chat_template(
+        turn, task="query", tokenize=True, return_dict=True, processor_kwargs={"return_tensors": "pt"}
+    )
+
+
 @torch.no_grad()
 def compute(family: str, folder: Path) -> dict[str, np.ndarray]:
     """{family.pages|queries.i: (t, 32)}: each alone, so that nothing is padded."""
@@ -75,7 +99,9 @@ def compute(family: str, folder: Path) -> dict[str, np.ndarray]:
     for kind, items in (("pages", pages()), ("queries", QUERIES)):
         for place, item in enumerate(items):
             images = kind == "pages"
-            if images:
+            if family == "neomme":
+                inputs = neomme(processor, item)
+            elif images:
                 inputs = processor.process_images([item.convert("RGB")])
             elif family in NATIVE:
                 inputs = processor.process_queries([item])
@@ -86,6 +112,8 @@ def compute(family: str, folder: Path) -> dict[str, np.ndarray]:
             inputs.pop("labels", None)
             out = model(**inputs)
             vectors = (out if isinstance(out, torch.Tensor) else out.embeddings)[0]
+            if family == "neomme":
+                found[f"{family}.{kind}.{place}.single"] = out.dense_embeddings[0].numpy()
             found[f"{family}.{kind}.{place}"] = vectors.numpy()[
                 :, ::4
             ]  # every fourth dimension, to keep the file small

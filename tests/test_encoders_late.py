@@ -16,10 +16,14 @@ from index.errors import OctavoError, QueryError
 from retriever import Retriever, load_encoder
 from retriever.encoders.checkpoint import load_strictly, stored_tensors
 from retriever.encoders.late import LateEncoder
+from retriever.encoders.late_grid import _fitted
 from retriever.encoders.late_network import _ours
 from retriever.encoders.late_rows import ROWS
 
 GOLDEN = Path(__file__).parent / "data" / "late_golden.npz"
+
+# This page is made smaller, there by torchvision, here by Pillow: some pixels differ by one of 256 levels.
+SHRUNK = ("neomme", "pages", 1)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,11 @@ def test_vectors_equal_those_of_the_familys_own_code(family: str, folders, golde
     for kind, found in (("pages", model.embed_pictures(pages())), ("queries", model.embed_queries(QUERIES))):
         for place, one in enumerate(found):
             assert one.ids.tolist() == golden[f"{family}.{kind}.{place}.ids"].tolist()
+            limit = 1e-3 if (family, kind, place) == SHRUNK else 2e-5
             wanted = golden[f"{family}.{kind}.{place}"]
-            np.testing.assert_allclose(one.multi.numpy()[:, ::4], wanted, rtol=0, atol=2e-5)
+            np.testing.assert_allclose(one.multi.numpy()[:, ::4], wanted, rtol=0, atol=limit)
+            if model.single_dim is not None:
+                np.testing.assert_allclose(one.single, golden[f"{family}.{kind}.{place}.single"], rtol=0, atol=limit)
             np.testing.assert_allclose(one.multi.norm(dim=1), 1, rtol=0, atol=1e-5)
     names = model.query_tokens(QUERIES)
     assert [len(tokens) for tokens in names] == [len(vectors) for vectors in model.encode_queries(QUERIES)]
@@ -76,7 +83,7 @@ def test_visual_tokens_lie_where_the_picture_has_them(family: str, folders) -> N
     model = opened(folders, family)
     page = model.embed_pictures([pages()[0]])[0]
     visual = page.boxes[:, 2] > 0
-    assert visual.sum() == (page.ids == model._image).sum() > 3
+    assert visual.sum() == (page.ids == model._image).sum() - (model.row.reader == "grid") > 3
     areas = (page.boxes[visual, 2] - page.boxes[visual, 0]) * (page.boxes[visual, 3] - page.boxes[visual, 1])
     assert areas.sum() == pytest.approx(2 if model.row.reader == "tiles" else 1, abs=1e-5), "tiles, then the whole page"
 
@@ -88,6 +95,8 @@ def test_visual_tokens_lie_where_the_picture_has_them(family: str, folders) -> N
     if model.row.reader == "tiles":
         cells = change[:-1].sum(dim=1).reshape(len(change) - 1, 2, 16, 2, 16).sum(dim=(2, 4)).flatten()
         changed = page.boxes[visual][: len(cells)][(cells > 0).numpy()]
+    elif model.row.reader == "grid":
+        changed = page.boxes[visual][(change.sum(dim=1) > 0).numpy()]
     elif model.row.reader == "qwen":
         changed = page.boxes[visual][(change.reshape(-1, 4 * 1176).sum(dim=1) > 0).numpy()]
     else:
@@ -129,6 +138,30 @@ def test_an_index_is_filled_searched_and_explained(family: str, folders, tmp_pat
             page = model.embed_pictures([np.asarray(hit.image(dpi=72))])[0].multi.numpy()
             assert hit.lanes["visual"] == pytest.approx(float((vectors @ page.T).max(axis=1).sum()), abs=0.03)
         assert np.abs(np.asarray(hits[0].heatmap(), int) - np.asarray(hits[0].image(), int)).max() > 10
+
+
+def test_sizes_of_neomme_keep_to_their_bounds() -> None:
+    assert _fitted((150, 64), 128, None, None) == (128, 55) and _fitted((80, 120), 128, None, None) == (80, 120)
+    assert _fitted((10, 10), None, 400, 900) == (20, 20) and _fitted((100, 50), None, 400, 900) == (42, 21)
+    rng = np.random.default_rng(0)
+    for width, height in np.exp(rng.uniform(0, 8, (500, 2))).astype(int).tolist():
+        fitted = _fitted((width, height), 512, 64 * 64, 256 * 256)
+        assert max(fitted) <= 512 and fitted[0] * fitted[1] <= 256 * 256
+        grown = min(width, height) * 512 / max(width, height) >= 8.5
+        assert fitted[0] * fitted[1] >= 64 * 64 or (width * height < 64 * 64 and not grown) or max(fitted) > 490
+
+
+def test_neomme_needs_its_words(tmp_path: Path) -> None:
+    model, _ = write("neomme", tmp_path)
+    (model / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}", "utf-8")
+    with pytest.raises(OctavoError, match="is not usable: .*unsafe"):
+        load_encoder(model)
+    (model / "chat_template.jinja").unlink()
+    with pytest.raises(OctavoError, match="has no chat template"):
+        load_encoder(model)
+    edit_json(model / "tokenizer_config.json", lambda c: c["extra_special_tokens"].pop("row_token"))
+    with pytest.raises(OctavoError, match=r"tokenizer_config\.json names no row_token"):
+        load_encoder(model)
 
 
 def test_adapters_say_what_is_wrong(folders, tmp_path: Path) -> None:

@@ -14,22 +14,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from index.errors import OctavoError
 from ingest.page import Render
 from retriever.encoders.base import Embedding, PictureEncoder, Span
 from retriever.encoders.batches import Told, in_batches
 from retriever.encoders.checkpoint import digests, read_json
-from retriever.encoders.late_inputs import PREPROCESSOR, READERS, Read
+from retriever.encoders.late_grid import Grid
+from retriever.encoders.late_inputs import PREPROCESSOR, Qwen, Read, Reader, Tiles, Whole
 from retriever.encoders.late_network import load
 from retriever.encoders.late_rows import row_of
 from retriever.encoders.tokens import FILE, Tokens
+
+READERS: dict[str, type[Reader]] = {"qwen": Qwen, "whole": Whole, "tiles": Tiles, "grid": Grid}
 
 
 class LateEncoder(PictureEncoder):
     """An `Encoder` (ingest/page.py). May be shared between threads; one runs at a time."""
 
-    single_dim = None
     render = Render(150, 4_000_000)
 
     def __init__(
@@ -63,23 +66,18 @@ class LateEncoder(PictureEncoder):
             row, read_json(self.folder, PREPROCESSOR), self.folder / PREPROCESSOR, backbone
         )
         self._tokens = Tokens(self.folder, backbone.get_text_config().vocab_size)
-        self._image = self._tokens.id_of(row.image)
-        if self._image != backbone.image_token_id:
-            raise OctavoError(
-                f"{self.folder}: {row.image} is token {self._image}, config.json says {backbone.image_token_id}"
-            )
+        self._image: int = backbone.image_token_id
+        if self._tokens.id_of(self._reader.image) != self._image:
+            raise OctavoError(f"{self.folder}: {self._reader.image} is not the token {self._image} of config.json")
         self._turn = threading.Lock()
         self.weight_bytes, self.batch_size = wanted.itemsize, batch_size
         self.name = name or str(self.folder)
         self.dim = int(self.network.embedding_proj_layer.out_features)
-        read = {file.parent for file in files}
-        self._digests = {
-            key: digest
-            for place in sorted(read | {self.folder})
-            for key, digest in digests(
-                place, ["config.json", FILE, *(f.name for f in files if f.parent == place)]
-            ).items()
-        }
+        self.single_dim = int(self.network.embedding_proj_layer.in_features) if row.single else None
+        self._digests = digests(self.folder, ["config.json", FILE, *(f.name for f in files if f.parent == self.folder)])
+        if weights != self.folder:
+            below = digests(weights, ["config.json", *(f.name for f in files if f.parent == weights)])
+            self._digests |= {f"base/{file}": digest for file, digest in below.items()}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -88,7 +86,7 @@ class LateEncoder(PictureEncoder):
             "name": self.name,
             "family": self.row.name,
             "weights": self._digests,
-            "prompts": [self.row.page, self.row.query],
+            "prompts": [self.row.page, self._reader.query("{}")],
             "pictures": self._reader.settings,
             "dpi": self.render.dpi,
             "max_pixels": self.render.max_pixels,
@@ -106,24 +104,24 @@ class LateEncoder(PictureEncoder):
 
     def embed_queries(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text as a query, with the tokens that the family adds to it."""
-        return self._embed([Read(self.row.query.format(text), np.zeros((0, 4), np.float32)) for text in texts])
+        return self._embed([Read(self._reader.query(text), np.zeros((0, 4), np.float32)) for text in texts])
 
     def query_tokens(self, texts: Sequence[str]) -> list[list[str]]:
         """A text -> its m tokens as they read, those of the prompt among them."""
-        whole = [self.row.query.format(text) for text in texts]
+        whole = [self._reader.query(text) for text in texts]
         found = zip(whole, self._encode(whole), strict=True)
         return [[text[start:end].strip() for start, end in encoding.offsets] for text, encoding in found]
 
     def _encode(self, texts: list[str]) -> list[Any]:
-        return self._tokens.encode(texts, special=self.row.reader != "whole")
+        return self._tokens.encode(texts, special=self._reader.special)
 
     def _embed(self, inputs: Sequence[Read]) -> list[Embedding]:
         ids = [np.array(encoding.ids, np.int64) for encoding in self._encode([one.text for one in inputs])]
         for one, row in zip(inputs, ids, strict=True):
-            if int((row == self._image).sum()) != len(one.boxes):
-                raise ValueError(f"a text holds {self.row.image}, which stands for a picture; take it out")
+            if int(self._reader.visual(row, self._image).sum()) != len(one.boxes):
+                raise ValueError(f"a text holds {self._reader.image}, which stands for a picture; take it out")
         shapes = [
-            (len(row), *sorted((k, tuple(v.shape)) for k, v in one.pixels.items() if self.row.reader != "qwen"))
+            (len(row), [tuple(array.shape) for array in one.pixels.values() if not self._reader.ragged])
             for one, row in zip(inputs, ids, strict=True)
         ]
 
@@ -134,35 +132,20 @@ class LateEncoder(PictureEncoder):
 
     @torch.no_grad()
     def _batch(self, inputs: Sequence[Read], ids: np.ndarray) -> list[Embedding]:
-        visual = ids == self._image
+        visual = self._reader.visual(ids, self._image)
         with self._turn:
-            vectors = self.network(**self._arrays(inputs, torch.from_numpy(ids), torch.from_numpy(visual))).cpu()
+            given = self._reader.arrays(inputs, torch.from_numpy(ids), torch.from_numpy(visual), self.network.vlm)
+            states, vectors = self.network(**{name: self._moved(array) for name, array in given.items()})
+        singles = normalize(states.mean(dim=1), dim=-1).cpu() if self.row.single else [None] * len(inputs)
+        vectors = vectors.cpu()
         found = []
         for place, one in enumerate(inputs):
             boxes = np.zeros((ids.shape[1], 4), np.float32)
             boxes[visual[place]] = one.boxes
             span = Span("image" if len(one.boxes) else "text", 0, ids.shape[1])
-            found.append(Embedding(None, vectors[place], boxes, [span], ids[place]))
+            found.append(Embedding(singles[place], vectors[place], boxes, [span], ids[place]))
         return found
 
-    def _arrays(self, inputs: Sequence[Read], ids: torch.Tensor, visual: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the backbone takes for inputs of one length."""
-        arrays = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if self.row.reader == "qwen":
-            grids = [(1, *one.grid) for one in inputs if one.grid is not None]
-            grid = torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
-            arrays["position_ids"] = self.network.vlm.get_rope_index(
-                ids, mm_token_type_ids=visual.int(), image_grid_thw=grid, attention_mask=arrays["attention_mask"]
-            )[0]
-            if grids:
-                arrays["pixel_values"] = torch.cat([one.pixels["pixel_values"] for one in inputs])
-                arrays["image_grid_thw"] = grid
-        else:
-            arrays |= {name: torch.stack([one.pixels[name] for one in inputs]) for name in inputs[0].pixels}
-        if self.row.reader == "whole":
-            arrays["token_type_ids"] = torch.zeros_like(ids)  # all of it is prefix: attention goes both ways
-        weights = next(self.network.parameters())
-        kept = {
-            name: a.to(self._device, weights.dtype if a.is_floating_point() else None) for name, a in arrays.items()
-        }
-        return kept
+    def _moved(self, array: torch.Tensor) -> torch.Tensor:
+        dtype = self.network.embedding_proj_layer.weight.dtype if array.is_floating_point() else None
+        return array.to(self._device, dtype)

@@ -7,7 +7,7 @@ the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,51 @@ class Read:
     grid: tuple[int, int] | None = None
 
 
-class Qwen:
-    """Pages of Qwen2-VL and its kin: patches of a picture of nearly its own shape."""
+class Reader:
+    """What readers share. image: the placeholder of a visual token; special: is a text put between the tokenizer's own
+    tokens? ragged: are pictures of unlike shapes put one after the other, or stacked?"""
+
+    settings: Mapping[str, Any]  # what, changed, changes a page
+    special = True
+    ragged = False
 
     def __init__(self, row: Row, settings: Mapping[str, Any], path: Path, config: Any) -> None:
-        self._row, self.steps = row, Preprocessing.read(settings, str(path))
+        """settings: of preprocessor_config.json, at `path`; config: of the backbone."""
+        self._row, self.image = row, row.image
+
+    def read(self, picture: Picture) -> Read:
+        """A page."""
+        raise NotImplementedError
+
+    def query(self, text: str) -> str:
+        """A query as the model reads it."""
+        return self._row.query.format(text)
+
+    def visual(self, ids: np.ndarray, image: int) -> np.ndarray:
+        """Which of the ids stand for a part of the picture; image: the id of the placeholder."""
+        return ids == image
+
+    def arrays(
+        self, inputs: Sequence[Read], ids: torch.Tensor, visual: torch.Tensor, backbone: Any
+    ) -> dict[str, torch.Tensor]:
+        """What the backbone takes for inputs of one length, pages or queries; ids, visual: (b, t)."""
+        join = torch.cat if self.ragged else torch.stack
+        pixels = {name: join([one.pixels[name] for one in inputs]) for name in inputs[0].pixels}
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+
+
+class Qwen(Reader):
+    """Pages of Qwen2-VL and its kin: patches of a picture of nearly its own shape."""
+
+    ragged = True
+
+    def __init__(self, row: Row, settings: Mapping[str, Any], path: Path, config: Any) -> None:
+        super().__init__(row, settings, path, config)
+        self.steps = Preprocessing.read(settings, str(path))
         vision = config.vision_config
         if (self.steps.patch, self.steps.merge) != (vision.patch_size, vision.spatial_merge_size):
             raise OctavoError(f"{path} cuts patches that config.json does not describe")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What, changed, changes a page."""
-        return {"min_pixels": self.steps.min_pixels, "max_pixels": self.steps.max_pixels}
+        self.settings = {"min_pixels": self.steps.min_pixels, "max_pixels": self.steps.max_pixels}
 
     def read(self, picture: Picture) -> Read:
         """A page. Raises ValueError where one side is over 200 times the other."""
@@ -56,14 +88,27 @@ class Qwen:
         pixels = torch.from_numpy(patches(rgb(picture), grid, self.steps))
         return Read(text, cells(grid, self.steps.merge), {"pixel_values": pixels}, grid)
 
+    def arrays(
+        self, inputs: Sequence[Read], ids: torch.Tensor, visual: torch.Tensor, backbone: Any
+    ) -> dict[str, torch.Tensor]:
+        """With positions in time, rows and columns (M-RoPE), which transformers 5 leaves out for some of them."""
+        found = super().arrays(inputs, ids, visual, backbone)
+        grids = [(1, *one.grid) for one in inputs if one.grid is not None]
+        grid = torch.tensor(grids, dtype=torch.int64).reshape(-1, 3)
+        found["position_ids"] = backbone.get_rope_index(ids, mm_token_type_ids=visual.int(), image_grid_thw=grid)[0]
+        return found | ({"image_grid_thw": grid} if grids else {})
 
-class Whole:
+
+class Whole(Reader):
     """Pages of PaliGemma: one square picture, whatever the shape of the page."""
+
+    special = False
 
     def __init__(self, row: Row, settings: Mapping[str, Any], path: Path, config: Any) -> None:
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-        self._row, vision = row, config.vision_config
+        super().__init__(row, settings, path, config)
+        vision = config.vision_config
         self._side = vision.image_size // vision.patch_size
         self.settings = {name: settings[name] for name in _KNOWN[:1] + _KNOWN[2:6] if name in settings}
         self._processor = SiglipImageProcessorPil(**self.settings)
@@ -78,14 +123,21 @@ class Whole:
         pixels = self._processor(images=[rgb(picture)], return_tensors="pt")["pixel_values"][0]
         return Read(text, cells((self._side, self._side), 1), {"pixel_values": pixels})
 
+    def arrays(
+        self, inputs: Sequence[Read], ids: torch.Tensor, visual: torch.Tensor, backbone: Any
+    ) -> dict[str, torch.Tensor]:
+        """With the word that all of it is prefix, over which attention goes both ways."""
+        return super().arrays(inputs, ids, visual, backbone) | {"token_type_ids": torch.zeros_like(ids)}
 
-class Tiles:
+
+class Tiles(Reader):
     """Pages of Idefics3 and ModernVBERT: square tiles, row by row, then the whole page once more as small as a tile."""
 
     def __init__(self, row: Row, settings: Mapping[str, Any], path: Path, config: Any) -> None:
         from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-        self._row, vision = row, config.vision_config
+        super().__init__(row, settings, path, config)
+        vision = config.vision_config
         factor = getattr(config, "scale_factor", None) or config.pixel_shuffle_factor
         self._side = vision.image_size // vision.patch_size // factor
         self.settings = {name: settings[name] for name in _KNOWN if name in settings}
@@ -110,6 +162,3 @@ class Tiles:
         pixels = {name: found[name][0] for name in ("pixel_values", "pixel_attention_mask")}
         text = self._row.page.replace(self._row.image, text)
         return Read(text, np.concatenate([*parts, within]).astype(np.float32), pixels)
-
-
-READERS: dict[str, Any] = {"qwen": Qwen, "whole": Whole, "tiles": Tiles}

@@ -21,19 +21,19 @@ _ONLY = "default"
 
 
 class Network(nn.Module):
-    """Inputs of a backbone -> token vectors of norm 1."""
+    """Inputs of a backbone -> its last states and token vectors of norm 1."""
 
-    def __init__(self, backbone: str, config: Any, dim: int) -> None:
+    def __init__(self, backbone: str, config: Any, dim: int, bias: bool = True) -> None:
         import transformers
 
         super().__init__()
         self.vlm = getattr(transformers, backbone)._from_config(config, attn_implementation="sdpa")
-        self.embedding_proj_layer = nn.Linear(config.get_text_config().hidden_size, dim)
+        self.embedding_proj_layer = nn.Linear(config.get_text_config().hidden_size, dim, bias=bias)
 
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """(b, t, d) float32."""
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(b, t, hidden) and (b, t, d), float32."""
         states = self.vlm(**inputs).last_hidden_state
-        return normalize(self.embedding_proj_layer(states).float(), dim=-1)
+        return states.float(), normalize(self.embedding_proj_layer(states).float(), dim=-1)
 
 
 def load(
@@ -44,8 +44,7 @@ def load(
     stored = stored_tensors(base)
     check_depth(base, config, len(stored))
     backbone = _config(base, config, row)
-    dim = config.get("embedding_dim", 128) if "vlm_config" in config else 128
-    network = on_meta(lambda: Network(row.backbone, backbone, dim), base)
+    network = on_meta(lambda: Network(row.backbone, backbone, config.get("embedding_dim", 128), row.bias), base)
     if base != folder:
         lora = read_lora(folder)
         inject(network, [_ONLY], row.adapted, lora)

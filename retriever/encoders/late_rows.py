@@ -41,8 +41,9 @@ _TILED: Renames = (
 
 class Row(NamedTuple):
     """name: of the family; architecture: in config.json; backbone, config: classes of transformers; reader: how pages
-    are read, `qwen`, `whole` or `tiles`; page: the text around the picture; query: around a text; renames: (expression,
-    replacement) from the names of files to ours; adapted: what a LoRA adapter sits on."""
+    are read, `qwen`, `whole`, `tiles` or `grid`; page: the text around the picture; query: around a text; renames:
+    (expression, replacement) from the names of files to ours; adapted: what a LoRA adapter sits on; single: is the mean
+    of the last states a single vector? bias: has the projection one?"""
 
     name: str
     architecture: str
@@ -54,6 +55,8 @@ class Row(NamedTuple):
     query: str
     renames: Renames
     adapted: str
+    single: bool = False
+    bias: bool = True
 
 
 ROWS = (
@@ -140,6 +143,20 @@ ROWS = (
         "{}" + "<end_of_utterance>" * 10,
         _TILED,
         rf"vlm\.text_model\.layers\.\d+\.{LINEAR}|embedding_proj_layer",
+    ),
+    Row(
+        "neomme",
+        "NeoMMEForRetrieval",
+        "NeoMMEModel",
+        "NeoMMEConfig",
+        "grid",
+        "",  # the checkpoint names it, and has a template for queries
+        "",
+        "",
+        ((r"^model\.", "vlm."), (r"^multi_vector_head\.proj\.", "embedding_proj_layer.")),
+        "",
+        single=True,
+        bias=False,
     ),
 )
 
