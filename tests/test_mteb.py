@@ -185,6 +185,21 @@ def test_encoders_are_models_for_tasks_without_a_search(encoder, cache):
     assert found["value"] == pytest.approx(expected) and expected > 0.5
 
 
+def test_a_task_that_mteb_cannot_score_has_no_value(encoder, cache, capsys, monkeypatch):
+    class Constant(ToySTS):
+        metadata = metadata("Constant", "STS", "cosine_spearman", category="t2t")
+
+        def load_data(self, **_):
+            rows = {"sentence1": ["a b"] * 3, "sentence2": ["a b"] * 3, "score": [1.0, 2.0, 3.0]}
+            self.dataset = {"default": {"test": datasets.Dataset.from_dict(rows)}}
+            self.data_loaded = True
+
+    assert measure(Constant(), encoder, cache)["value"] is None
+    monkeypatch.setattr("retriever.evaluation.mteb_tasks.tasks", lambda name: [Constant()])
+    assert main(["eval", "Constant", "--cache", str(cache), "--report", str(cache / "constant")]) == 0
+    assert capsys.readouterr().out == "Constant\tcosine_spearman\t-\n"
+
+
 @pytest.mark.parametrize("head", ["single", "multi"])
 def test_mteb_searches_with_either_head_of_an_encoder(encoder, head):
     assert scores(EncoderModel(encoder, head), ToyTexts())["default"]["ndcg_at_10"] == 1.0

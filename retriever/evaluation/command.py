@@ -219,7 +219,8 @@ def _show(document: Mapping[str, Any], as_json: bool, report: Path | None) -> No
     ]
     term.show_table(columns, cells)
     for task in document["tasks"]:
-        click.echo(f"{task['task']}\t{task['main_score']}\t{task['value']:.4f}")
+        value = "-" if task["value"] is None else f"{task['value']:.4f}"
+        click.echo(f"{task['task']}\t{task['main_score']}\t{value}")
     for name, reason in document["skipped"].items():
         click.echo(f"  not measured: {name}: {term.printable(reason)}", err=True)
     if any(result["smoke"] for result in document["results"]):

@@ -7,6 +7,7 @@ as is everything that is no search. Data comes from the hub through mteb, or fro
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,17 @@ def measure(task: Any, encoder: Encoder, cache: Path, **settings: Any) -> dict[s
     model: Any = SearchModel(encoder, cache=cache, **settings) if reranks else EncoderModel(encoder)
     result = mteb.evaluate(model, task, cache=None, co2_tracker=False, show_progress_bar=False)
     (found,) = result.task_results
-    subsets = {
-        f"{split}, {row['hf_subset']}": row["main_score"] for split, rows in found.scores.items() for row in rows
-    }
+    rows = [(split, row) for split, some in found.scores.items() for row in some]
+    subsets = {f"{split}, {row['hf_subset']}": _number(row["main_score"]) for split, row in rows}
     return {
         "task": task.metadata.name,
         "type": str(task.metadata.type),
         "main_score": task.metadata.main_score,
-        "value": float(found.get_score()),
+        "value": _number(found.get_score()),
         "subsets": subsets,
     }
+
+
+def _number(value: float) -> float | None:
+    """None for what mteb could not compute: a nan, as of a correlation with a constant."""
+    return float(value) if math.isfinite(value) else None

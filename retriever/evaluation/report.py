@@ -129,7 +129,10 @@ def _languages(rows: Sequence[Row], measure: str) -> str:
 
 def _tasks(tasks: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> str:
     """What is no search (pairs, and tasks that mteb's own runner measured), and what could not be had."""
-    body = [("", [_text(t["task"]), _text(t["type"]), _text(t["main_score"]), f"{t['value']:.3f}"]) for t in tasks]
+    body = []
+    for task in tasks:
+        value = "–" if task["value"] is None else f"{task['value']:.3f}"
+        body.append(("", [_text(task["task"]), _text(task["type"]), _text(task["main_score"]), value]))
     table = _table("Measured on single vectors", ["Task", "Kind", "Measure", "Value"], body, words=3) if tasks else ""
     lost = "".join(f"<li>{_text(name)}: {_text(reason)}</li>" for name, reason in skipped.items())
     note = f'<p class="note">Not measured:</p><ul>{lost}</ul>' if lost else ""
