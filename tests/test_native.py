@@ -13,6 +13,7 @@ import pytest
 from index import native
 from index.native import twin
 from index.ragged import Ragged, offsets_of
+from retriever import doctor
 
 PAGE = mmap.PAGESIZE
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -50,7 +51,7 @@ class Store:
         self.rows, self.row_scales = np.concatenate(all_rows), np.concatenate(all_scales)
 
     def keep(self, content, shift):
-        """Address of a copy between two pages that cannot be read: up to the end, from the start, or at an odd address."""
+        """Address of a copy between two pages that cannot be read: at the end, at the start, or odd."""
         size = -(-(len(content) + 8) // PAGE) * PAGE
         memory = mmap.mmap(-1, size + 2 * PAGE)
         start = np.frombuffer(memory, np.uint8).ctypes.data + PAGE
@@ -181,6 +182,32 @@ def test_what_does_not_agree_is_refused():
         native.scan(table, codes, offsets, np.array([1]))
     with pytest.raises(ValueError, match="offsets must rise"):
         native.scan(table, codes, np.array([0, 3]))
+
+
+def test_doctor_says_what_runs_and_what_is_lost(monkeypatch):
+    (found,) = doctor._kernels()
+    assert (found.state, found.found.split()[2]) == ("ok", native.available()) if SETS else found.state == "warning"
+    monkeypatch.setenv("OCTAVO_KERNELS", "numpy")
+    (found,) = doctor._kernels()
+    assert found.state == "warning" and "numpy" in found.found
+    monkeypatch.delenv("OCTAVO_KERNELS")
+    monkeypatch.setattr(native, "_SETS", [])
+    monkeypatch.setattr(native, "_library", None)
+    (found,) = doctor._kernels()
+    assert found.state == "warning" and "compiler" in found.advice
+    monkeypatch.setenv("OCTAVO_KERNELS", "abacus")
+    assert native.available() is None  # nothing to choose from
+
+
+@pytest.mark.skipif(not SETS, reason="nothing was compiled")
+def test_an_instruction_set_that_is_not_here_is_refused(monkeypatch):
+    queries, page = Ragged(np.ones((1, 4), np.float32), np.array([0, 1])), np.ones((1, 4), np.float32)
+    at = np.array([page.ctypes.data], np.uint64)
+    with pytest.raises(ValueError, match="no kernels for 'abacus'"):
+        native.maxsim(queries, at, np.array([1]), "fp32", 4, isa="abacus")
+    monkeypatch.setenv("OCTAVO_KERNELS", "abacus")
+    with pytest.raises(ValueError, match="OCTAVO_KERNELS=abacus"):
+        native.available()
 
 
 NEON_DRIVER = r"""
