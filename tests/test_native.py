@@ -83,17 +83,12 @@ SHAPES = [
     (648, [33], [8, 21]),
     (2048, [70], [5, 37]),
 ]
+WHOLE = {"int4": 2, "binary": 8}  # what the dimension must be a multiple of
 PAIRS = [(codec, query) for query, codecs in native.PRECISIONS.items() for codec in codecs]
 
 
-@pytest.mark.parametrize("isa", [*SETS, "numpy"])
-@pytest.mark.parametrize("codec, query", PAIRS)
-@pytest.mark.parametrize("dim, query_lengths, lengths", SHAPES)
-def test_scores_and_winners(isa, codec, query, dim, query_lengths, lengths, monkeypatch):
-    if dim % {"binary": 8, "int4": 2}.get(codec, 1):
-        return
-    monkeypatch.setenv("OCTAVO_KERNELS", isa)
-    rng = np.random.default_rng([dim, len(lengths), native.CODECS.index(codec)])
+def check(rng, codec, query, dim, query_lengths, lengths):
+    """Scores and winners of the default instruction set against fp64."""
     store, queries = Store(rng, codec, dim, lengths), ragged_queries(rng, dim, query_lengths)
     rounded = Ragged(twin.rounded(queries.values, query), queries.offsets) if query == "binary" else queries
     exact = [rounded.values.astype(np.float64) @ page.T for page in store.decoded]
@@ -113,6 +108,26 @@ def test_scores_and_winners(isa, codec, query, dim, query_lengths, lengths, monk
         assert (best - chosen <= 2 * slack + 1e-7).all()
     assert (store.score(native.maxsim, queries, query=query) == scores).all()
     assert (store.score(native.maxsim, queries, query=query, threads=3) == scores).all()
+
+
+@pytest.mark.parametrize("isa", [*SETS, "numpy"])
+@pytest.mark.parametrize("codec, query", PAIRS)
+@pytest.mark.parametrize("dim, query_lengths, lengths", SHAPES)
+def test_scores_and_winners(isa, codec, query, dim, query_lengths, lengths, monkeypatch):
+    if dim % WHOLE.get(codec, 1) == 0:
+        monkeypatch.setenv("OCTAVO_KERNELS", isa)
+        check(np.random.default_rng(dim), codec, query, dim, query_lengths, lengths)
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_odd_shapes(isa, monkeypatch):
+    monkeypatch.setenv("OCTAVO_KERNELS", isa)
+    rng = np.random.default_rng(3)
+    for codec, query in PAIRS:
+        for _ in range(8):
+            dim = WHOLE.get(codec, 1) * int(rng.integers(1, 40))
+            queries, pages = rng.integers(0, 40, rng.integers(1, 4)), rng.integers(0, 70, rng.integers(1, 9))
+            check(rng, codec, query, dim, queries.tolist(), pages.tolist())
 
 
 @pytest.mark.parametrize("isa", [*SETS, "numpy"])
