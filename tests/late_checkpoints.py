@@ -32,7 +32,17 @@ TEMPLATE = (
     "{%- for part in messages[0]['content'] %}{% if part['type'] == 'image' %}{{ image_token }}"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% if task == 'query' %}{{ mask_token * 3 }}{% endif %}"
 )
-FAMILIES = ("colpali-hf", "colpali", "colqwen2-hf", "colqwen2", "colqwen2.5", "colmodernvbert-hf", "colsmol", "neomme")
+FAMILIES = (
+    "colpali-hf",
+    "colpali",
+    "colqwen2-hf",
+    "colqwen2",
+    "colqwen2.5",
+    "colqwen3",
+    "colmodernvbert-hf",
+    "colsmol",
+    "neomme",
+)
 
 
 def pages() -> list[Image.Image]:
@@ -51,7 +61,7 @@ def write(family: str, folder: Path) -> tuple[Path, Path | None]:
     row = next(row for row in ROWS if row.name == family)
     model, config = folder / "model", _config(row.architecture)
     model.mkdir(parents=True)
-    (model / "preprocessor_config.json").write_text(json.dumps(_preprocessor(row.reader)), "utf-8")
+    (model / "preprocessor_config.json").write_text(json.dumps(_preprocessor(row)), "utf-8")
     if row.reader == "tiles":
         (model / "processor_config.json").write_text(json.dumps({"image_seq_len": 4}), "utf-8")
     _tokenizer(row.reader, model)
@@ -74,7 +84,7 @@ def _names(row: Any, config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, 
 
     inner = getattr(transformers, row.config).from_dict(config.get("vlm_config", config))
     with torch.device("meta"):
-        network = Network(row.backbone, inner, 128, row.bias)
+        network = Network(row.backbone, inner, row.dim, row.bias)
     return {_published(row.name, n): (n, tuple(t.shape)) for n, t in network.state_dict().items()}
 
 
@@ -85,8 +95,10 @@ def _published(family: str, name: str) -> str:
         return name.replace("vlm.", "model.", 1).replace("embedding_proj_layer", "multi_vector_head.proj")
     if name.startswith("embedding_proj_layer."):
         last = name.split(".")[-1]
-        ours = {"colsmol": "linear", "colpali": "custom_text_proj", "colqwen2": "custom_text_proj"}
-        return f"{ours.get(family, 'custom_text_proj' if family == 'colqwen2.5' else 'embedding_proj_layer')}.{last}"
+        native = "embedding_proj_layer" if family.endswith("-hf") else "custom_text_proj"
+        return f"{'linear' if family == 'colsmol' else native}.{last}"
+    if family == "colqwen3":
+        return plain
     if family.startswith("colpali"):
         plain = plain.replace("language_model.", "language_model.model.", 1)
         plain = plain.replace("vision_tower.", "vision_tower.vision_model.", 1)
@@ -162,15 +174,12 @@ def _tokenizer(reader: str, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
 
 
-def _preprocessor(reader: str) -> dict[str, Any]:
-    half = [0.5, 0.5, 0.5]
+def _preprocessor(row: Any) -> dict[str, Any]:
+    reader, half = row.reader, [0.5, 0.5, 0.5]
     if reader == "qwen":
-        return {
-            "image_processor_type": "Qwen2VLImageProcessor",
-            "min_pixels": 3136,
-            "max_pixels": 15680,
-            "patch_size": 14,
-        }
+        shared = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136, "max_pixels": 15680}
+        third = {"patch_size": 16, "image_mean": half, "image_std": half}
+        return shared | (third if row.name == "colqwen3" else {"patch_size": 14})
     if reader == "whole":
         size = {"height": 56, "width": 56}
         shared = {"image_processor_type": "SiglipImageProcessor", "image_seq_length": 16, "size": size, "resample": 3}
@@ -190,14 +199,24 @@ def _config(architecture: str) -> dict[str, Any]:
     if "Qwen" in architecture:
         wide = text | ids | {"vocab_size": 448, "num_key_value_heads": 1, "rope_theta": 1e6}
         wide |= {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}, "max_position_embeddings": 4096}
-        five = architecture == "ColQwen2_5"
-        kind = "qwen2_5_vl" if five else "qwen2_vl"
-        vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2}
-        if five:
-            vision |= {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 32, "fullatt_block_indexes": [1]}
+        kind = {"ColQwen2_5": "qwen2_5_vl", "ColQwen3": "qwen3_vl"}.get(architecture, "qwen2_vl")
+        vision: dict[str, Any] = {
+            "depth": 2,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "hidden_size": 32,
+        }
+        if kind == "qwen2_5_vl":
+            vision |= {"intermediate_size": 48, "out_hidden_size": 32, "fullatt_block_indexes": [1]}
             vision |= {"window_size": 56, "model_type": kind}
+        elif kind == "qwen3_vl":
+            vision |= {"intermediate_size": 48, "out_hidden_size": 32, "patch_size": 16, "model_type": kind}
+            vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+            rope: dict[str, Any] = {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True}
+            wide |= {"head_dim": 16, "rope_scaling": rope}
         else:
-            vision |= {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "model_type": kind}
+            vision |= {"embed_dim": 32, "mlp_ratio": 2, "model_type": kind}
         tokens = {
             "image_token_id": 406,
             "video_token_id": 407,

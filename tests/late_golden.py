@@ -20,15 +20,20 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from late_checkpoints import FAMILIES, QUERIES, pages, write
 
-ENGINE = {"colpali": "ColPali", "colqwen2": "ColQwen2", "colqwen2.5": "ColQwen2_5", "colsmol": "ColIdefics3"}
+ENGINE = {
+    "colpali": "ColPali",
+    "colqwen2": "ColQwen2",
+    "colqwen2.5": "ColQwen2_5",
+    "colqwen3": "ColQwen3",
+    "colsmol": "ColIdefics3",
+}
 NATIVE = {"colpali-hf": "ColPali", "colqwen2-hf": "ColQwen2", "colmodernvbert-hf": "ColModernVBert", "neomme": "NeoMME"}
 
 
 def loaded(family: str, folder: Path) -> tuple[Any, Any]:
     """The family's model and processor."""
+    torchvision_imports()
     if family in NATIVE:
-        if family == "neomme":
-            torchvision_imports()
         import transformers
 
         model = getattr(transformers, f"{NATIVE[family]}ForRetrieval").from_pretrained(folder / "model")
@@ -55,12 +60,13 @@ def loaded(family: str, folder: Path) -> tuple[Any, Any]:
 
 
 def torchvision_imports() -> None:
-    """Let the registries' torchvision import beside torch's CPU build: name the operators that only CUDA's has."""
+    """Let the registry's torchvision (for NeoMME) import beside torch's CPU build: name the operators it misses."""
     import re
     from importlib.util import find_spec
 
     found = find_spec("torchvision")
-    assert found is not None and found.origin is not None
+    if found is None or found.origin is None or "torchvision" in sys.modules:
+        return
     text = Path(found.origin).with_name("_meta_registrations.py").read_text("utf-8")
     for name in set(re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"', text)):
         torch.library.define(f"torchvision::{name}", "(Tensor a) -> Tensor")

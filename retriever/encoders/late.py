@@ -1,7 +1,7 @@
-"""Late-interaction encoders of pages that share one code: ColPali, ColQwen2, ColQwen2.5, ColModernVBERT, ColSmol.
+"""Late-interaction encoders of pages that share one code: ColPali, ColQwen2, 2.5 and 3, ColModernVBERT, ColSmol, NeoMME.
 
 Only inputs of one length share a batch, so nothing is ever padded and a page's vectors never depend on its batch. What
-each family is, is a row of `late_rows`; there are no single vectors.
+each family is, is a row of `late_rows`.
 """
 
 from __future__ import annotations

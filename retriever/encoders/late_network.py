@@ -44,7 +44,7 @@ def load(
     stored = stored_tensors(base)
     check_depth(base, config, len(stored))
     backbone = _config(base, config, row)
-    network = on_meta(lambda: Network(row.backbone, backbone, config.get("embedding_dim", 128), row.bias), base)
+    network = on_meta(lambda: Network(row.backbone, backbone, config.get("embedding_dim", row.dim), row.bias), base)
     if base != folder:
         lora = read_lora(folder)
         inject(network, [_ONLY], row.adapted, lora)

@@ -43,7 +43,8 @@ class Row(NamedTuple):
     """name: of the family; architecture: in config.json; backbone, config: classes of transformers; reader: how pages
     are read, `qwen`, `whole`, `tiles` or `grid`; page: the text around the picture; query: around a text; renames:
     (expression, replacement) from the names of files to ours; adapted: what a LoRA adapter sits on; single: is the mean
-    of the last states a single vector? bias: has the projection one?"""
+    of the last states a single vector? bias: has the projection one? dim: of token vectors, where no config
+    says it."""
 
     name: str
     architecture: str
@@ -57,6 +58,7 @@ class Row(NamedTuple):
     adapted: str
     single: bool = False
     bias: bool = True
+    dim: int = 128
 
 
 ROWS = (
@@ -119,6 +121,19 @@ ROWS = (
         "{}" + "<|endoftext|>" * 10,
         _QWEN,
         rf"vlm\.language_model\.layers\.\d+\.{LINEAR}|embedding_proj_layer",
+    ),
+    Row(
+        "colqwen3",
+        "ColQwen3",
+        "Qwen3VLModel",
+        "Qwen3VLConfig",
+        "qwen",
+        "<|image_pad|>",
+        QWEN_PAGE,
+        "{}" + "<|endoftext|>" * 10,
+        _QWEN,
+        rf"vlm\.language_model\.layers\.\d+\.{LINEAR}|embedding_proj_layer",
+        dim=320,
     ),
     Row(
         "colmodernvbert-hf",
