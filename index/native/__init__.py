@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,12 @@ def available() -> str | None:
     if named and named not in _SETS:
         raise ValueError(f"OCTAVO_KERNELS={named}: this machine has {', '.join(filter(None, _SETS))} and numpy")
     return named or [name for name in _SETS if name][-1]
+
+
+def default_threads() -> int:
+    """How many threads to use where nobody says: torch's setting where torch is loaded, else 1."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else 1
 
 
 def maxsim(

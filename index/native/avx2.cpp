@@ -55,11 +55,13 @@ OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
     const __m256i pairs = _mm256_maddubs_epi16(x.whole(), q.whole());
     return Ints::of(_mm256_add_epi32(sum.whole(), _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
 }
-template <int W> OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
+template <int W>
+OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
     if constexpr (W == 2) return {_mm256_castpd_ps(_mm256_set1_pd(load_any<double>(x)))};
     return Floats::all(load_any<float>(x));
 }
-template <int W> OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
+template <int W>
+OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
     if constexpr (W == 2) return Ints::of(_mm256_set1_epi64x(load_any<int64_t>(x)));
     return Ints::all(load_any<int32_t>(x));
 }
@@ -116,7 +118,8 @@ uint16_t largest(const uint16_t *codes, int64_t count) {
     const __m256i both = _mm256_max_epu16(most[0], most[1]);
     const __m128i one = _mm_max_epu16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
     // the least of the complements, of which the processor finds the position too
-    uint16_t found = static_cast<uint16_t>(~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(one, _mm_set1_epi16(-1))), 0));
+    uint16_t found =
+        static_cast<uint16_t>(~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(one, _mm_set1_epi16(-1))), 0));
     for (; i < count; i++) found = codes[i] > found ? codes[i] : found;
     return found;
 }

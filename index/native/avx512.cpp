@@ -1,5 +1,5 @@
-// The kernels for x86-64 with AVX-512 and its byte products, permutations and bit counts (Intel since Ice Lake, AMD since
-// Zen 4).
+// The kernels for x86-64 with AVX-512 and its byte products, permutations and bit counts (Intel since Ice Lake, AMD
+// since Zen 4).
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -11,7 +11,10 @@
 
 #define OCTAVO_LAMBDA __attribute__((always_inline))
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vpopcntdq"))), apply_to = function)
+#pragma clang attribute push(                                                                                      \
+    __attribute__((                                                                                                \
+        target("avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vpopcntdq"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512vpopcntdq")
 #endif
@@ -53,20 +56,25 @@ OCTAVO_INLINE Floats to_floats(Ints a) { return {_mm512_cvtepi32_ps(a.whole())};
 OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
     return Ints::of(_mm512_dpbusd_epi32(sum.whole(), x.whole(), q.whole()));
 }
-template <int W> OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
+template <int W>
+OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
     if constexpr (W == 2) return {_mm512_castpd_ps(_mm512_set1_pd(load_any<double>(x)))};
     return Floats::all(load_any<float>(x));
 }
-template <int W> OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
+template <int W>
+OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
     if constexpr (W == 2) return Ints::of(_mm512_set1_epi64(load_any<int64_t>(x)));
     return Ints::all(load_any<int32_t>(x));
 }
 // Sums of neighbouring lanes, those of a first.
 OCTAVO_INLINE __m512i lanes_from(int first) {
-    return _mm512_add_epi32(_mm512_set1_epi32(first), _mm512_slli_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 1));
+    return _mm512_add_epi32(
+        _mm512_set1_epi32(first),
+        _mm512_slli_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 1));
 }
 OCTAVO_INLINE Floats add_pairs(Floats a, Floats b) {
-    return {_mm512_add_ps(_mm512_permutex2var_ps(a.v, lanes_from(0), b.v), _mm512_permutex2var_ps(a.v, lanes_from(1), b.v))};
+    return {_mm512_add_ps(_mm512_permutex2var_ps(a.v, lanes_from(0), b.v),
+                          _mm512_permutex2var_ps(a.v, lanes_from(1), b.v))};
 }
 OCTAVO_INLINE Ints add_pairs(Ints a, Ints b) {
     return Ints::of(_mm512_add_epi32(_mm512_permutex2var_epi32(a.whole(), lanes_from(0), b.whole()),
@@ -77,8 +85,7 @@ inline void zeros_and_twos(const uint8_t *from, uint8_t *to, int64_t bits) {
     int64_t k = 0;
     for (; k + 64 <= bits; k += 64)
         _mm512_storeu_si512(to + k, _mm512_maskz_set1_epi8(load_any<uint64_t>(from + k / 8), 2));
-    for (; k < bits; k += 8)
-        _mm_storel_epi64(reinterpret_cast<__m128i *>(to + k), _mm_maskz_set1_epi8(from[k / 8], 2));
+    for (; k < bits; k += 8) _mm_storel_epi64(reinterpret_cast<__m128i *>(to + k), _mm_maskz_set1_epi8(from[k / 8], 2));
 }
 inline void halves(const uint8_t *from, float *to, int64_t count) {
     int64_t i = 0;

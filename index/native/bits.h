@@ -1,5 +1,6 @@
-// Binary query x binary rows: dim - 2 x the number of bits that differ, by counting bits eight bytes at a time. Included
-// after page.h. A query token's sign bits lie one after another in words of 64; its factor is its mean magnitude.
+// Binary query x binary rows: dim - 2 x the number of bits that differ, by counting bits eight bytes at a time.
+// Included after page.h. A query token's sign bits lie one after another in words of 64; its factor is its mean
+// magnitude.
 
 inline int64_t words_of(int64_t dim) { return (dim + 63) / 64; }
 
@@ -38,7 +39,8 @@ inline void bits_score(const Pack &pack, const Page &page, Scratch &scratch) {
             for (int64_t w = 0; w < pack.units; w++)
                 differing += __builtin_popcountll(words[w] ^ load_any<uint64_t>(query + 8 * w));
             const float value = scale * static_cast<float>(pack.dim - 2 * differing);
-            if (value > scratch.best[token]) scratch.best[token] = value, scratch.where[token] = static_cast<int32_t>(row);
+            if (value > scratch.best[token])
+                scratch.best[token] = value, scratch.where[token] = static_cast<int32_t>(row);
         }
     }
 }

@@ -45,21 +45,25 @@ const std::vector<Entry> &sets() {
 }
 
 const Set *set_of(int32_t index) {
-    if (index < 0 || index >= static_cast<int32_t>(sets().size()) || !sets()[static_cast<size_t>(index)].here) return nullptr;
+    if (index < 0 || index >= static_cast<int32_t>(sets().size()) || !sets()[static_cast<size_t>(index)].here)
+        return nullptr;
     return sets()[static_cast<size_t>(index)].set;
 }
 
 // Memory for n of T on a cache line.
-template <class T> struct Aligned {
+template <class T>
+struct Aligned {
     T *at;
-    explicit Aligned(int64_t n) : at(static_cast<T *>(::operator new(sizeof(T) * static_cast<size_t>(n) + 64, std::align_val_t(64)))) {}
+    explicit Aligned(int64_t n)
+        : at(static_cast<T *>(::operator new(sizeof(T) * static_cast<size_t>(n) + 64, std::align_val_t(64)))) {}
     ~Aligned() { ::operator delete(at, std::align_val_t(64)); }
     Aligned(const Aligned &) = delete;
     Aligned &operator=(const Aligned &) = delete;
 };
 
 // Call work(first, last) for runs of the n items, on that many threads; runs are taken as threads become free.
-template <class F> void share(int64_t n, int64_t run, int32_t threads, F work) {
+template <class F>
+void share(int64_t n, int64_t run, int32_t threads, F work) {
     std::atomic<int64_t> next{0};
     const auto loop = [&] {
         work([&](auto each) {
@@ -86,7 +90,8 @@ struct Request {
 };
 
 // page_of(i) gives the i-th page.
-template <class F> int32_t score_pages(const Kernel &kernel, Pack &pack, const Request &request, int32_t threads, F page_of) {
+template <class F>
+int32_t score_pages(const Kernel &kernel, Pack &pack, const Request &request, int32_t threads, F page_of) {
     const int64_t tokens = request.query.tokens;
     std::atomic<bool> failed{false};
     share(request.pages, 4, threads, [&](auto pages) {
@@ -105,7 +110,8 @@ template <class F> int32_t score_pages(const Kernel &kernel, Pack &pack, const R
                 for (int64_t q = 0; q < request.queries; q++) {
                     double sum = 0;
                     for (int64_t j = request.query_offsets[q]; j < request.query_offsets[q + 1]; j++)
-                        sum += static_cast<double>(best.at[j]) * (page.codes ? 1.0 : static_cast<double>(pack.factor[j]));
+                        sum +=
+                            static_cast<double>(best.at[j]) * (page.codes ? 1.0 : static_cast<double>(pack.factor[j]));
                     if (!page.rows) sum = -std::numeric_limits<double>::infinity();
                     request.scores[q * request.pages + i] = static_cast<float>(sum);
                 }
@@ -135,7 +141,8 @@ struct PackMemory {
     }
 };
 
-template <class F> int32_t guarded(F f) {
+template <class F>
+int32_t guarded(F f) {
     try {
         return f();
     } catch (const std::bad_alloc &) {
@@ -176,8 +183,11 @@ OCTAVO_API int32_t octavo_maxsim(int32_t set, int32_t codec, int32_t precision, 
         PackMemory memory(*kernel, request.query, codec);
         return score_pages(*kernel, memory.pack, request, threads, [&](int64_t i) {
             return Page{reinterpret_cast<const uint8_t *>(values[i]),
-                        scales ? reinterpret_cast<const uint8_t *>(scales[i]) : nullptr, lengths[i],
-                        i + 1 < pages ? reinterpret_cast<const uint8_t *>(values[i + 1]) : nullptr, nullptr, nullptr};
+                        scales ? reinterpret_cast<const uint8_t *>(scales[i]) : nullptr,
+                        lengths[i],
+                        i + 1 < pages ? reinterpret_cast<const uint8_t *>(values[i + 1]) : nullptr,
+                        nullptr,
+                        nullptr};
         });
     });
 }
@@ -225,8 +235,12 @@ OCTAVO_API int32_t octavo_residual(int32_t set, int32_t threads, const float *qu
         const auto at = [&](int64_t i) { return offsets[rows ? rows[i] : i]; };
         return score_pages(kernel, memory.pack, request, threads, [&](int64_t i) {
             const int64_t row = rows ? rows[i] : i, first = offsets[row];
-            return Page{values + first * (dim / 8), scales + 2 * first, offsets[row + 1] - first,
-                        i + 1 < pages ? values + at(i + 1) * (dim / 8) : nullptr, codes + first, table};
+            return Page{values + first * (dim / 8),
+                        scales + 2 * first,
+                        offsets[row + 1] - first,
+                        i + 1 < pages ? values + at(i + 1) * (dim / 8) : nullptr,
+                        codes + first,
+                        table};
         });
     });
 }

@@ -1,5 +1,6 @@
-// What the files of the native kernels share: the plain C types, and the table of kernels that each instruction set fills.
-// A kernel scores one page at a time; library.cpp hands pages to threads. Nothing here is compiled for a special set.
+// What the files of the native kernels share: the plain C types, and the table of kernels that each instruction set
+// fills. A kernel scores one page at a time; library.cpp hands pages to threads. Nothing here is compiled for a special
+// set.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -34,9 +35,9 @@ inline int64_t table_width(int64_t tokens) { return (tokens + 15) / 16 * 16; }
 // What a kernel made of the query: made once a call, read by all threads. Freed by whoever made it.
 struct Pack {
     int64_t tokens, dim, units, padded;  // units: broadcasts a row; padded: tokens rounded up to whole vectors
-    uint8_t *data;    // blocks of query tokens, unit after unit
-    int32_t *start;   // what integer sums start from, one a column
-    float *factor;    // (padded) what a token's best is multiplied by at the end
+    uint8_t *data;                       // blocks of query tokens, unit after unit
+    int32_t *start;                      // what integer sums start from, one a column
+    float *factor;                       // (padded) what a token's best is multiplied by at the end
     int32_t codec;
 };
 

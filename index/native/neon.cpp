@@ -1,4 +1,5 @@
-// The kernels for AArch64, all of which has NEON; byte products need its dot products (the compiler's -march) to be fast.
+// The kernels for AArch64, all of which has NEON; byte products need its dot products (the compiler's -march) to be
+// fast.
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -48,15 +49,24 @@ OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
     return {vaddq_s32(sum.v, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))};
 #endif
 }
-template <int W> OCTAVO_INLINE Floats spread_floats(const uint8_t *x) { return Floats::all(load_any<float>(x)); }
-template <int W> OCTAVO_INLINE Ints spread_ints(const uint8_t *x) { return Ints::all(load_any<int32_t>(x)); }
+template <int W>
+OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
+    return Floats::all(load_any<float>(x));
+}
+template <int W>
+OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
+    return Ints::all(load_any<int32_t>(x));
+}
 inline void zeros_and_twos(const uint8_t *, uint8_t *, int64_t) {}  // bytes are signed here
-template <class T> OCTAVO_INLINE T add_pairs(T a, T) { return a; }  // no kernel here is of pairs
+template <class T>
+OCTAVO_INLINE T add_pairs(T a, T) {
+    return a;
+}  // no kernel here is of pairs
 inline void halves(const uint8_t *from, float *to, int64_t count) {
     int64_t i = 0;
-    for (; i + 4 <= count; i += 4)
-        vst1q_f32(to + i, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from + 2 * i))));
-    for (int64_t rest = count % 4; rest > 0; rest--, i++) to[i] = vgetq_lane_f32(vcvt_f32_f16(vdup_n_f16(load_any<__fp16>(from + 2 * i))), 0);
+    for (; i + 4 <= count; i += 4) vst1q_f32(to + i, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from + 2 * i))));
+    for (int64_t rest = count % 4; rest > 0; rest--, i++)
+        to[i] = vgetq_lane_f32(vcvt_f32_f16(vdup_n_f16(load_any<__fp16>(from + 2 * i))), 0);
 }
 
 #include "tile.h"

@@ -1,8 +1,9 @@
 // A page as tiles, and the query packed for them. Included after tile.h, in each instruction set's namespace.
 
-// The numbers of rows that a tile of C columns is compiled for. Others are made of these, some rows counted twice, which
-// a maximum does not mind.
-template <int C> constexpr int most_rows = 2 * TILE_ROWS / C / 2 * 2;
+// The numbers of rows that a tile of C columns is compiled for. Others are made of these, some rows counted twice,
+// which a maximum does not mind.
+template <int C>
+constexpr int most_rows = 2 * TILE_ROWS / C / 2 * 2;
 constexpr int smaller(int rows) { return rows <= 2 ? rows - 1 : rows <= 16 ? rows - 2 : rows - 4; }
 
 inline int fitting(int64_t rows, int64_t room, int most) {
@@ -12,7 +13,8 @@ inline int fitting(int64_t rows, int64_t room, int most) {
     return fit;
 }
 
-template <class P, int V, int R> OCTAVO_INLINE void run(int rows, const Tile &t) {
+template <class P, int V, int R>
+OCTAVO_INLINE void run(int rows, const Tile &t) {
     if constexpr (R >= 1) {
         if (rows == R) return tile<P, R, V, 0>(t);
         run<P, V, smaller(R)>(rows, t);
@@ -39,18 +41,24 @@ inline void finish(const Tile &t, int rows, int columns, const float *factor, co
 
 inline int64_t padded(int64_t tokens) { return (tokens + LANES - 1) / LANES * LANES; }
 
-template <class P> int64_t units_of(int64_t dim) {
+template <class P>
+int64_t units_of(int64_t dim) {
     constexpr int components = P::PER_GROUP * P::WIDE;
     return (dim + components - 1) / components;
 }
-template <class P> int64_t row_stride(int64_t dim) { return units_of<P>(dim) * 4 * P::WIDE; }
+template <class P>
+int64_t row_stride(int64_t dim) {
+    return units_of<P>(dim) * 4 * P::WIDE;
+}
 
-template <class P> int64_t data_bytes(const Query &query) {
+template <class P>
+int64_t data_bytes(const Query &query) {
     return padded(query.tokens) * P::DIGITS * row_stride<P>(query.dim);
 }
 
 // Rewritten rows, similarities of a tile, scales.
-template <class P> int64_t scratch_bytes(const Query &query) {
+template <class P>
+int64_t scratch_bytes(const Query &query) {
     return most_rows<P::COLUMNS * P::SUMS> * (row_stride<P>(query.dim) + P::COLUMNS * LANES * 4 + 4);
 }
 
@@ -58,7 +66,8 @@ template <class P> int64_t scratch_bytes(const Query &query) {
 inline float steps(int32_t codec) { return codec == INT8 ? BYTE_STEPS : 127.0f; }
 
 // Where a group of a query token's digit lies: block after block, unit after unit, vector after vector.
-template <class P> struct Place {
+template <class P>
+struct Place {
     const Pack &pack;
     OCTAVO_INLINE int64_t operator()(int64_t token, int digit, int64_t group) const {
         constexpr int64_t width = P::COLUMNS * LANES, tokens = LANES / P::WIDE;  // of a block, of a vector
@@ -74,7 +83,8 @@ template <class P> struct Place {
 };
 
 // A query token as digits of at most `most` steps; gives the last digit's step. sums: of each digit.
-template <class P, class Put> float digits_of(const float *row, int64_t dim, float most, int64_t *sums, Put put) {
+template <class P, class Put>
+float digits_of(const float *row, int64_t dim, float most, int64_t *sums, Put put) {
     float largest = 0;
     for (int64_t k = 0; k < dim; k++) largest = fabsf(row[k]) > largest ? fabsf(row[k]) : largest;
     const float step = largest > 0 ? largest / most : 1.0f;
@@ -93,7 +103,8 @@ template <class P, class Put> float digits_of(const float *row, int64_t dim, flo
     return last;
 }
 
-template <class P> void pack(const Query &query, Pack &to) {
+template <class P>
+void pack(const Query &query, Pack &to) {
     to.tokens = query.tokens, to.dim = query.dim;
     to.units = units_of<P>(query.dim), to.padded = padded(query.tokens);
     memset(to.data, 0, static_cast<size_t>(data_bytes<P>(query)));
@@ -113,8 +124,8 @@ template <class P> void pack(const Query &query, Pack &to) {
             });
             const int64_t block = token / (P::COLUMNS * LANES) * (P::COLUMNS * LANES);
             for (int i = 0; i < P::DIGITS; i++)
-                to.start[block * P::SUMS + place.column(token - block, i) * LANES + token % (LANES / P::WIDE) * P::WIDE] =
-                    static_cast<int32_t>(-bias_of(to.codec) * sums[i]);
+                to.start[block * P::SUMS + place.column(token - block, i) * LANES +
+                         token % (LANES / P::WIDE) * P::WIDE] = static_cast<int32_t>(-bias_of(to.codec) * sums[i]);
         }
     }
 }
@@ -124,7 +135,8 @@ inline int64_t share_of(int64_t left, int64_t most) {
     return left >= 2 * most ? most : left > most ? (left + 1) / 2 : left;
 }
 
-template <class P, int D> void decode_rows(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
+template <class P, int D>
+void decode_rows(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
     const int64_t bytes = row_bytes(pack.codec, D ? D : pack.dim), stride = row_stride<P>(D ? D : pack.dim);
     for (int64_t r = 0; r < rows; r++, from += bytes, to += stride) {
         if constexpr (P::PER_GROUP == 1) {
@@ -136,13 +148,15 @@ template <class P, int D> void decode_rows(const Pack &pack, const uint8_t *from
         }
     }
 }
-template <class P> void decode(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
+template <class P>
+void decode(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
     pack.dim == 128 ? decode_rows<P, 128>(pack, from, rows, to) : decode_rows<P, 0>(pack, from, rows, to);
 }
 
 // One block of query tokens, V vectors of them, against the rows of a tile.
-template <class P, int V> void block(const Pack &pack, const Page &page, Tile &t, int rows, int64_t first, int64_t token,
-                                     Scratch &scratch, float *values) {
+template <class P, int V>
+void block(const Pack &pack, const Page &page, Tile &t, int rows, int64_t first, int64_t token, Scratch &scratch,
+           float *values) {
     constexpr int S = P::PER_GROUP == 1 ? 512 : 128;
     const bool plain = !scratch.argmax && !page.codes;
     t.query = pack.data + token * P::DIGITS * t.stride;
@@ -150,7 +164,7 @@ template <class P, int V> void block(const Pack &pack, const Page &page, Tile &t
     t.best = scratch.best + token;
     t.values = plain ? nullptr : values;
     constexpr int most = most_rows<P::COLUMNS * P::SUMS>;
-    rows == most && t.stride == S ? tile<P, most, V, S>(t) : run<P, V, most>(rows, t);
+    rows == most &&t.stride == S ? tile<P, most, V, S>(t) : run<P, V, most>(rows, t);
     if (plain) return;
     const float *centroids[most];
     if (page.codes)
@@ -160,7 +174,8 @@ template <class P, int V> void block(const Pack &pack, const Page &page, Tile &t
            scratch.where + token);
 }
 
-template <class P> void score(const Pack &pack, const Page &page, Scratch &scratch) {
+template <class P>
+void score(const Pack &pack, const Page &page, Scratch &scratch) {
     constexpr int V = P::COLUMNS, WIDTH = V * LANES;
     constexpr int most = most_rows<V * P::SUMS>;
     const bool direct = P::PER_GROUP == 1 && pack.codec == FP32;
@@ -197,4 +212,5 @@ template <class P> void score(const Pack &pack, const Page &page, Scratch &scrat
     }
 }
 
-template <class P> constexpr Kernel kernel_of{data_bytes<P>, scratch_bytes<P>, pack<P>, score<P>};
+template <class P>
+constexpr Kernel kernel_of{data_bytes<P>, scratch_bytes<P>, pack<P>, score<P>};

@@ -61,14 +61,24 @@ OCTAVO_INLINE Ints multiply_add_bytes(Ints sum, Ints x, Ints q) {
     return sum;
 }
 
-template <int W> OCTAVO_INLINE Floats spread_floats(const uint8_t *x) { return Floats::all(load_any<float>(x)); }
-template <int W> OCTAVO_INLINE Ints spread_ints(const uint8_t *x) { return Ints::all(load_any<int32_t>(x)); }
-template <class T> OCTAVO_INLINE T add_pairs(T a, T) { return a; }  // no kernel here is of pairs
+template <int W>
+OCTAVO_INLINE Floats spread_floats(const uint8_t *x) {
+    return Floats::all(load_any<float>(x));
+}
+template <int W>
+OCTAVO_INLINE Ints spread_ints(const uint8_t *x) {
+    return Ints::all(load_any<int32_t>(x));
+}
+template <class T>
+OCTAVO_INLINE T add_pairs(T a, T) {
+    return a;
+}  // no kernel here is of pairs
 inline void zeros_and_twos(const uint8_t *from, uint8_t *to, int64_t bits) {
     for (int64_t k = 0; k < bits; k++) to[k] = static_cast<uint8_t>((from[k / 8] >> k % 8 & 1) * 2);
 }
 inline float half(uint16_t bits) {
-    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
+    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, exponent = bits >> 10 & 31,
+                   mantissa = bits & 0x3ff;
     uint32_t whole;
     if (exponent == 0) {
         const float value = static_cast<float>(mantissa) * 0x1p-24f;

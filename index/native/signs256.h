@@ -1,6 +1,6 @@
 // Binary rows with AVX2. Of each 4 components, whose signs are half a byte, the 16 possible sums are in a
-// table of 7-bit steps (of a binary query, the number of signs that agree); one shuffle looks up the halves of 32 tokens in one table. So 32 rows are turned first: byte b of
-// all of them side by side.
+// table of 7-bit steps (of a binary query, the number of signs that agree); one shuffle looks up the halves of 32
+// tokens in one table. So 32 rows are turned first: byte b of all of them side by side.
 
 constexpr int64_t MOST_SIGNS = 2048;  // sums of more components could pass 16 bits
 constexpr int TURNED = 32;            // rows at a time
@@ -50,7 +50,8 @@ inline void pack_tables(const Query &query, Pack &to) {
     }
 }
 
-// 32 rows from `first` on, those past the end being the last: low halves of byte b to to[2 b], high ones to to[2 b + 1].
+// 32 rows from `first` on, those past the end being the last: low halves of byte b to to[2 b], high ones to to[2 b +
+// 1].
 inline void turn(const Page &page, int64_t bytes, int64_t first, __m256i *to) {
     const __m256i half = _mm256_set1_epi8(15);
     for (int64_t from = 0; from < bytes; from += 16) {
@@ -85,7 +86,8 @@ inline void turn(const Page &page, int64_t bytes, int64_t first, __m256i *to) {
 }
 
 // Sums of the tables' entries, of even rows and of odd ones. B: bytes of a row where known when compiled, else 0.
-template <int B> OCTAVO_INLINE void look_up(const uint8_t *table, const __m256i *halves, int64_t any, __m256i &even, __m256i &odd) {
+template <int B>
+OCTAVO_INLINE void look_up(const uint8_t *table, const __m256i *halves, int64_t any, __m256i &even, __m256i &odd) {
     __m256i all = _mm256_setzero_si256();
     odd = _mm256_setzero_si256();
     const int64_t bytes = B ? B : any;
@@ -128,7 +130,8 @@ inline void score_tables(const Pack &pack, const Page &page, Scratch &scratch, f
         for (int64_t token = 0; token < pack.tokens; token++) {
             const uint8_t *table = pack.data + token * bytes * 32;
             __m256i sums[2];
-            bytes == 16 ? look_up<16>(table, turned, 16, sums[0], sums[1]) : look_up<0>(table, turned, bytes, sums[0], sums[1]);
+            bytes == 16 ? look_up<16>(table, turned, 16, sums[0], sums[1])
+                        : look_up<0>(table, turned, bytes, sums[0], sums[1]);
             Floats most = Floats::load(best + token * LANES);
             Ints winner = Ints::load(where + token * LANES);
             repeat<4>([&](auto p) OCTAVO_LAMBDA {
@@ -155,8 +158,12 @@ inline void score_tables(const Pack &pack, const Page &page, Scratch &scratch, f
     }
 }
 
-inline void score_steps(const Pack &pack, const Page &page, Scratch &scratch) { score_tables(pack, page, scratch, 63.5f); }
-inline void score_counts(const Pack &pack, const Page &page, Scratch &scratch) { score_tables(pack, page, scratch, 2.0f); }
+inline void score_steps(const Pack &pack, const Page &page, Scratch &scratch) {
+    score_tables(pack, page, scratch, 63.5f);
+}
+inline void score_counts(const Pack &pack, const Page &page, Scratch &scratch) {
+    score_tables(pack, page, scratch, 2.0f);
+}
 
 constexpr Kernel sign_tables{tables_bytes, tables_scratch_bytes, pack_tables, score_steps};
 constexpr Kernel sign_counts{tables_bytes, tables_scratch_bytes, pack_counts, score_counts};

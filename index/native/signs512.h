@@ -23,10 +23,12 @@ inline void turn_words(const Page &page, int64_t bytes, int64_t first, __m512i *
         if (bytes == 16 && first + 16 <= page.rows) {
             repeat<4>([&](auto i) OCTAVO_LAMBDA { part[i] = _mm512_loadu_si512(page.values + (first + 4 * i) * 16); });
         } else {
-            const __mmask16 mask = static_cast<__mmask16>(whole || bytes - from >= 16 ? 0xffff : (1 << (bytes - from)) - 1);
+            const __mmask16 mask =
+                static_cast<__mmask16>(whole || bytes - from >= 16 ? 0xffff : (1 << (bytes - from)) - 1);
             for (int i = 0; i < 16; i++) {
                 const int64_t row = first + i < page.rows ? first + i : page.rows - 1;
-                _mm_store_si128(reinterpret_cast<__m128i *>(copy[i]), _mm_maskz_loadu_epi8(mask, page.values + row * bytes + from));
+                _mm_store_si128(reinterpret_cast<__m128i *>(copy[i]),
+                                _mm_maskz_loadu_epi8(mask, page.values + row * bytes + from));
             }
             repeat<4>([&](auto i) OCTAVO_LAMBDA { part[i] = _mm512_load_si512(copy[4 * i]); });
         }
@@ -49,7 +51,8 @@ inline void turn_scales(const Page &page, int64_t first, Floats &scales, Ints &r
 }
 
 // look(token, words, group): (16) similarities of the group's tokens, before the scale.
-template <class Look> OCTAVO_INLINE void score_signs(const Pack &pack, const Page &page, Scratch &scratch, Look look) {
+template <class Look>
+OCTAVO_INLINE void score_signs(const Pack &pack, const Page &page, Scratch &scratch, Look look) {
     float *best = reinterpret_cast<float *>(scratch.rows);
     int32_t *where = reinterpret_cast<int32_t *>(best + pack.tokens * 16);
     __m512i *words = reinterpret_cast<__m512i *>(where + pack.tokens * 16);
@@ -63,7 +66,8 @@ template <class Look> OCTAVO_INLINE void score_signs(const Pack &pack, const Pag
             turn_words(page, bytes, from, words + g * padded_words);
             turn_scales(page, from, scales[g], rows[g]);
         });
-        const uint8_t *ahead = first + 32 * GROUPS <= page.rows ? page.values + (first + 16 * GROUPS) * bytes : page.ahead;
+        const uint8_t *ahead =
+            first + 32 * GROUPS <= page.rows ? page.values + (first + 16 * GROUPS) * bytes : page.ahead;
         if (ahead)
             for (int64_t i = 0; i < 16 * GROUPS * bytes; i += 64) __builtin_prefetch(ahead + i);
         look.take(words, padded_words);
@@ -124,7 +128,8 @@ inline void pack_tables(const Query &query, Pack &to) {
 }
 
 // W: words of a row where that is known when this is compiled, else 0.
-template <int W> struct LookUp {
+template <int W>
+struct LookUp {
     const Pack &pack;
     __m512i low[W ? W : 1][GROUPS], high[W ? W : 1][GROUPS];
     static OCTAVO_INLINE __m512i index(__m512i halves) {  // (halves & 0x0f..) | number of the byte

@@ -1,5 +1,5 @@
 // The kernels themselves, written once over the vector types of an instruction set, whose file includes this inside its
-// own namespace (and target) after it has defined: LANES, Floats, Ints and their operations, `Whole`, `TILE_ROWS`.
+// own namespace (and target) after it has defined LANES, TILE_ROWS, SIGNED_BYTES, Floats, Ints and their operations.
 //
 // A tile of R page rows x C columns of query tokens lives in registers; a page is one tile after another, and only the
 // running maximum of each query token is kept. Rows of a page that are not floats (or bytes, for integer products) are
@@ -9,7 +9,8 @@
 // ---- rows of each codec, rewritten ----------------------------------------------------------------------------------
 
 // D: dim where it is known when this is compiled, else 0.
-template <int D> void floats_of(int32_t codec, const uint8_t *from, float *to, int64_t any) {
+template <int D>
+void floats_of(int32_t codec, const uint8_t *from, float *to, int64_t any) {
     const int64_t dim = D ? D : any;
     if (codec == FP16) {
         halves(from, to, dim);
@@ -30,7 +31,8 @@ template <int D> void floats_of(int32_t codec, const uint8_t *from, float *to, i
 // Bytes for products: unsigned, `bias_of` above the value they stand for, or where SIGNED_BYTES that value.
 inline int32_t bias_of(int32_t codec) { return SIGNED_BYTES ? 0 : codec == INT8 ? 128 : codec == INT4 ? 8 : 1; }
 
-template <int D> void bytes_of(int32_t codec, const uint8_t *from, uint8_t *to, int64_t any) {
+template <int D>
+void bytes_of(int32_t codec, const uint8_t *from, uint8_t *to, int64_t any) {
     const int64_t dim = D ? D : any;
     if (codec == INT8) {
         for (int64_t k = 0; k < dim; k++) to[k] = SIGNED_BYTES ? from[k] : from[k] ^ 0x80;
@@ -50,15 +52,16 @@ inline int64_t row_bytes(int32_t codec, int64_t dim) {
     return codec == FP32 ? 4 * dim : codec == FP16 ? 2 * dim : codec == INT8 ? dim : codec == INT4 ? dim / 2 : dim / 8;
 }
 
-// ---- products ---------------------------------------------------------------------------------------------------------
+// ---- products -------------------------------------------------------------------------------------------------------
 //
-// A group is 4 bytes of a row: one float, or four bytes. A unit is W groups, one broadcast; with W = 2 a vector holds half
-// as many query tokens, two sums of each, which halves the loads where there is only one vector of tokens. Query tokens
-// are in D digits. So LANES tokens take W x D vectors of sums.
+// A group is 4 bytes of a row: one float, or four bytes. A unit is W groups, one broadcast; with W = 2 a vector holds
+// half as many query tokens, two sums of each, which halves the loads where there is only one vector of tokens. Query
+// tokens are in D digits. So LANES tokens take W x D vectors of sums.
 
 constexpr float BASE = 254;
 
-template <int W> struct FloatProduct {
+template <int W>
+struct FloatProduct {
     static constexpr int WIDE = W, DIGITS = 1, SUMS = W, PER_GROUP = 1, COLUMNS = W == 1 ? 2 : 1;
     using Sum = Floats;
     static OCTAVO_INLINE Sum begin(const int32_t *) { return Floats::all(0); }
@@ -72,7 +75,8 @@ template <int W> struct FloatProduct {
 };
 
 // One digit is 8-bit precision of the query; three are as good as a float.
-template <int D, int W> struct ByteProduct {
+template <int D, int W>
+struct ByteProduct {
     static constexpr int WIDE = W, DIGITS = D, SUMS = W * D, PER_GROUP = 4, COLUMNS = SUMS == 1 ? 2 : 1;
     using Sum = Ints;
     static OCTAVO_INLINE Sum begin(const int32_t *start) { return Ints::load(start); }
@@ -96,7 +100,7 @@ struct Tile {
     const int32_t *start;
     const float *scales;  // R
     float *best;
-    float *values;         // null, or where to leave R x V x LANES similarities instead of taking their maximum
+    float *values;  // null, or where to leave R x V x LANES similarities instead of taking their maximum
     const uint8_t *ahead;
     int64_t step;  // bytes of `ahead` to fetch for UNROLL units
 };
@@ -104,7 +108,8 @@ struct Tile {
 constexpr int UNROLL = 2;
 
 // S: stride of the rows in bytes where it is known when this is compiled, else 0.
-template <class P, int R, int V, int S> void tile(const Tile &t) {
+template <class P, int R, int V, int S>
+void tile(const Tile &t) {
     constexpr int C = V * P::SUMS, U = 4 * P::WIDE;  // vectors of sums, bytes of a unit
     typename P::Sum sums[R][C];
     repeat<C>([&](auto c) OCTAVO_LAMBDA {
