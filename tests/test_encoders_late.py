@@ -159,6 +159,10 @@ def test_neomme_needs_its_words(tmp_path: Path) -> None:
     (model / "chat_template.jinja").unlink()
     with pytest.raises(OctavoError, match="has no chat template"):
         load_encoder(model)
+    edit_json(model / "preprocessor_config.json", lambda c: c.update(max_side="wide"))
+    (model / "chat_template.jinja").write_text("{{ query_token }}", "utf-8")
+    with pytest.raises(OctavoError, match=r"preprocessor_config\.json: max_side and size"):
+        load_encoder(model)
     edit_json(model / "tokenizer_config.json", lambda c: c["extra_special_tokens"].pop("row_token"))
     with pytest.raises(OctavoError, match=r"tokenizer_config\.json names no row_token"):
         load_encoder(model)

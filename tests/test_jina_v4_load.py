@@ -152,6 +152,10 @@ BAD = {
     "no preprocessor": (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json is missing"),
     "steps left out": (config("preprocessor_config.json", do_normalize=False), "do_normalize is false"),
     "bounds crossed": (config("preprocessor_config.json", max_pixels=1), "max_pixels 1"),
+    "enlarged beyond all": (
+        config("preprocessor_config.json", min_pixels=10**12, max_pixels=10**13),
+        "min_pixels 1000",
+    ),
     "other patches": (config("preprocessor_config.json", patch_size=16), "cuts patches"),
     "no deviation": (config("preprocessor_config.json", image_std=[0, 1, 1]), "image_std"),
 }

@@ -33,7 +33,7 @@ from retriever.encoders.jina_v4_inputs import (
 )
 from retriever.encoders.jina_v4_network import load
 from retriever.encoders.tokens import FILE, Tokens
-from retriever.encoders.vision import Picture, Preprocessing, fetched, is_address
+from retriever.encoders.vision import Preprocessing, given
 
 MAX_LENGTH = 32768
 FAMILY = "jina-embeddings-v4"
@@ -165,9 +165,7 @@ class JinaV4(PictureEncoder):
         many = list(images) if isinstance(images, list | tuple) else [images]
         tasks = self._tasks(task, len(many))
         rows = [
-            self._row(
-                [_picture(part) for part in image] if isinstance(image, list | tuple) else _picture(image), max_pixels
-            )
+            self._row([given(part) for part in image] if isinstance(image, list | tuple) else given(image), max_pixels)
             for image in many
         ]
         found = self._run(rows, tasks, batch_size, return_multivector, truncate_dim, progress)
@@ -304,12 +302,6 @@ class JinaV4(PictureEncoder):
         if dim is not None and dim not in self.matryoshka_dims:
             raise ValueError(f"truncate_dim {dim}: one of {self.matryoshka_dims} is expected")
         return dim
-
-
-def _picture(image: Any) -> Picture:
-    if is_address(image):
-        return fetched(image)
-    return Path(image) if isinstance(image, str) else image
 
 
 def _as_upstream(embedded: Sequence[Embedding], multi: bool, as_numpy: bool, alone: bool) -> Any:

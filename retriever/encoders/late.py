@@ -1,4 +1,4 @@
-"""Late-interaction encoders of pages that share one code: ColPali, ColQwen2, 2.5 and 3, ColModernVBERT, ColSmol, NeoMME.
+"""Late-interaction encoders that share one code: ColPali, ColQwen2, 2.5 and 3, ColModernVBERT, ColSmol, NeoMME.
 
 Only inputs of one length share a batch, so nothing is ever padded and a page's vectors never depend on its batch. What
 each family is, is a row of `late_rows`.

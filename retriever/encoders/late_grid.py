@@ -20,7 +20,7 @@ from retriever.encoders.checkpoint import read_json
 from retriever.encoders.late_inputs import Read, Reader
 from retriever.encoders.late_rows import Row
 from retriever.encoders.tokens import CONFIG
-from retriever.encoders.vision import Picture, cells, rgb
+from retriever.encoders.vision import MOST_ENLARGED, Picture, cells, rgb
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _MAX_TEMPLATE = 2**16  # characters
@@ -41,6 +41,9 @@ class Grid(Reader):
         self.settings = {"max_side": settings.get("max_side"), "size": size, "mean": mean, "std": std}
         self._patch, self._bounds = config.patch_size, (size.get("min_pixels"), size.get("max_pixels"))
         self._mean, self._std = np.array(mean, np.float32) * 255, np.array(std, np.float32) * 255
+        bounds = [value for value in (self.settings["max_side"], *self._bounds) if value is not None]
+        if not all(type(value) is int and value > 0 for value in bounds) or (self._bounds[0] or 0) > MOST_ENLARGED:
+            raise OctavoError(f"{path}: max_side and size are {bounds}, which cannot be right")
         if settings.get("patch_size", 32) != self._patch or self._mean.shape != (3,) or self._std.shape != (3,):
             raise OctavoError(f"{path} cuts patches that config.json does not describe")
 

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from index.errors import OctavoError
 Picture = str | PathLike[str] | Image.Image | np.ndarray
 
 MAX_ASPECT = 200
+MOST_ENLARGED = 2**24  # pixels that a folder may ask a small picture to be enlarged to
 MAX_DOWNLOAD = 200 * 2**20  # bytes of a picture from the network
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -81,10 +83,10 @@ class Preprocessing:
             raise OctavoError(
                 f"{name}: patch {sides}, image_mean {found.mean} or image_std {found.std} cannot be right"
             )
-        if not 0 < found.min_pixels <= found.max_pixels or found.resample not in range(6):
+        least, most = found.min_pixels, found.max_pixels
+        if not 0 < least <= most or least > MOST_ENLARGED or found.resample not in range(6):
             raise OctavoError(
-                f"{name}: min_pixels {found.min_pixels}, max_pixels {found.max_pixels}, resample {found.resample} "
-                "cannot be right"
+                f"{name}: min_pixels {least}, max_pixels {most}, resample {found.resample} cannot be right"
             )
         return found
 
@@ -159,9 +161,12 @@ def rgb(picture: Picture) -> Image.Image:
         return _converted(image, str(picture))
 
 
-def is_address(picture: object) -> bool:
-    """Is it the http(s) address of a picture?"""
-    return isinstance(picture, str) and picture.startswith(("http://", "https://"))
+def given(image: Any) -> Picture:
+    """A picture as callers name one: a str is a path, or an http(s) address, which is fetched now."""
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        return fetched(image)
+    picture: Picture = Path(image) if isinstance(image, str) else image
+    return picture
 
 
 def fetched(address: str) -> Image.Image:
