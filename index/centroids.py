@@ -59,17 +59,15 @@ def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
     return codes, products
 
 
-def tables(query: np.ndarray, centroids: np.ndarray) -> tuple[list[np.ndarray], float, float]:
-    """A query (m, d) as tables of bytes, each (K, 32) for 32 of its tokens, with step and floor.
+def tables(query: np.ndarray, centroids: np.ndarray) -> list[np.ndarray]:
+    """A query (m, d) as tables of bytes, each (K, 32) for 32 of its tokens.
 
-    A page whose best bytes add up to s scores about step * s + floor. A byte spans the same similarity for every token,
-    from what centroids reach in the mean to the best of them.
+    A byte spans the same similarity for every token, from what centroids reach in the mean to the best of them.
     """
     similarity = np.asarray(query, np.float32) @ centroids.T
     high = similarity.max(axis=1)
     span = max(float((high - similarity.mean(axis=1)).max(initial=0.0)), 1e-9)
-    low = high - np.float32(span)
-    similarity -= low[:, None]
+    similarity -= (high - np.float32(span))[:, None]
     similarity *= np.float32(255 / span)
     np.clip(similarity, 0, 255, out=similarity)
     codes = (similarity + np.float32(0.5)).astype(np.uint8)
@@ -79,7 +77,7 @@ def tables(query: np.ndarray, centroids: np.ndarray) -> tuple[list[np.ndarray], 
         part = codes[start : start + native.LANES]
         block[:, : len(part)] = part.T
         blocks.append(block)
-    return blocks, span / 255, float(low.sum())
+    return blocks
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

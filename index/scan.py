@@ -1,9 +1,10 @@
 """The first stage on token codes: every page, by the centroids that its tokens lie nearest to, with no inverted lists.
 
-A page keeps the set of its tokens' codes (two bytes each; blank parts of a page share theirs). A query makes a table of
-bytes, centroids by query tokens; a page's score is the sum over query tokens of the largest byte among its codes: a
-load and a maximum a code. Adding a page appends, deleting drops, a filter skips. Centroids are frozen until the corpus
-has outgrown them or its tokens no longer lie near them.
+A page keeps the set of its tokens' codes (two bytes each; blank parts of a page share theirs) and the mean of its
+tokens. A query makes a table of bytes, centroids by query tokens; a page's sum over query tokens of the largest byte
+among its codes costs a load and a maximum a code. The best of those are ordered by that sum and the mean's similarity
+together, each of which sees what the other loses. Adding a page appends, deleting drops, a filter skips. Centroids are
+frozen until the corpus has outgrown them or its tokens no longer lie near them.
 """
 
 from __future__ import annotations
@@ -15,39 +16,45 @@ import numpy as np
 
 from index import centroids, native
 from index.candidates import Queries, Source
+from index.pooling import pool_mean
 from index.ragged import check_offsets, offsets_of
 
 DRIFT, SHARE = 1.25, 0.2
 """Centroids are trained anew when what came since, a SHARE of all tokens, lies DRIFT times as far from them (by 1 -
 cosine) as what was there."""
+MEAN_WEIGHT = 1.5  # of the mean's similarity beside that of the codes, both standardised (benchmarks/LOG.md)
+SHORTLIST = 64  # pages whose mean is looked at for each one asked for
 SAMPLED = 2000  # pages that training looks at
 _PAGES = 128  # read, and coded, at a time
 
 
 class Scan:
     """Codes of n pages. ids: (n,) int64, rising; codes: (N,) uint16, those of page i from offsets[i] on, rising;
-    distance: mean 1 - cosine of the tokens that were there at training to their centroids; since: sum of 1 - cosine of
-    the tokens that came after, and how many; tokens: of all pages."""
+    means: (n, d) float16 of norm 1; distance: mean 1 - cosine of the tokens that were there at training to their
+    centroids; since: sum of 1 - cosine of the tokens that came after, and how many; tokens: of all pages."""
 
     kind = "codes"
 
     def __init__(self, dim: int) -> None:
         self.centroids = np.zeros((0, dim), np.float32)
         self.ids, self.offsets, self.codes = np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.uint16)
+        self.means = np.zeros((0, dim), np.float16)
         self.distance, self.since, self.tokens = 0.0, (0.0, 0), 0
 
     def search(self, queries: Queries, n: int, allow: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The n pages of largest approximate MaxSim, ties by id."""
+        """The n most promising pages, ties by id; scores compare within a search only."""
         rows = None if allow is None else np.flatnonzero(np.isin(self.ids, allow, assume_unique=True))
         ids = self.ids if rows is None else self.ids[rows]
         found = []
         for query in queries.tokens:
             total = np.zeros(len(ids), np.uint32)
-            blocks, step, floor = centroids.tables(query, self.centroids) if len(ids) else ([], 0.0, 0.0)
-            for table in blocks:
-                total += native.scan(table, self.codes, self.offsets, rows)
-            best = _first(total, n)
-            found.append((total[best].astype(np.float32) * np.float32(step) + np.float32(floor), ids[best]))
+            for table in centroids.tables(query, self.centroids) if len(ids) else ():
+                total += native.scan(table, self.codes, self.offsets, rows, native.default_threads())
+            short = _first(total, SHORTLIST * n)
+            means = self.means[short if rows is None else rows[short]].astype(np.float32)
+            scores = standardise(total[short]) + MEAN_WEIGHT * standardise(means @ query.sum(axis=0))
+            best = np.lexsort((short, -scores))[:n]
+            found.append((scores[best].astype(np.float32), ids[short[best]]))
         return found
 
     def update(self, ids: np.ndarray, source: Source) -> bool:
@@ -94,7 +101,7 @@ class Scan:
 
     def _add(self, ids: np.ndarray, source: Source) -> None:
         """Code pages, new ones."""
-        codes, lengths = [self.codes], [np.diff(self.offsets)]
+        codes, lengths, means = [self.codes], [np.diff(self.offsets)], [self.means]
         far, tokens = self.since
         for start in range(0, len(ids), _PAGES):
             pages = source.vectors(ids[start : start + _PAGES])
@@ -107,9 +114,10 @@ class Scan:
             pairs = np.unique(of.astype(np.int64) << 16 | nearest)  # the set of each page's codes
             codes.append((pairs & 0xFFFF).astype(np.uint16))
             lengths.append(np.bincount(pairs >> 16, minlength=len(pages)))
+            means.append(np.stack([pool_mean(page) for page in pages]).astype(np.float16))
         self.since = (far, tokens)
         self.codes, self.offsets = np.concatenate(codes), offsets_of(np.concatenate(lengths))
-        self.ids = np.concatenate([self.ids, ids])
+        self.ids, self.means = np.concatenate([self.ids, ids]), np.concatenate(means)
         if (np.diff(self.ids) < 0).any():
             self._take(np.argsort(self.ids))
 
@@ -122,27 +130,35 @@ class Scan:
         lengths = np.diff(self.offsets)[rows]
         offsets = offsets_of(lengths)
         at = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        self.ids, self.codes, self.offsets = self.ids[rows], self.codes[at], offsets
+        self.ids, self.means, self.codes, self.offsets = self.ids[rows], self.means[rows], self.codes[at], offsets
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """All that a later process needs."""
         record: dict[str, Any] = {"distance": self.distance, "since": self.since, "tokens": self.tokens}
-        names = ("centroids", "ids", "offsets", "codes")
+        names = ("centroids", "ids", "means", "offsets", "codes")
         return record, {name: getattr(self, name) for name in names}
 
     @classmethod
     def restored(cls, dim: int, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Scan:
         """From what `state` gave. Raises ValueError where it does not fit."""
         scan = cls(dim)
-        scan.centroids, scan.ids = arrays["centroids"], arrays["ids"]
+        scan.centroids, scan.ids, scan.means = arrays["centroids"], arrays["ids"], arrays["means"]
         scan.offsets, scan.codes = arrays["offsets"], arrays["codes"]
         check_offsets(scan.offsets, len(scan.codes))
         fits = scan.centroids.shape[1:] == (dim,) and len(scan.offsets) == len(scan.ids) + 1
+        fits = fits and scan.means.shape == (len(scan.ids), dim)
         if not fits or (np.diff(scan.ids) <= 0).any() or scan.codes.max(initial=0) >= max(len(scan.centroids), 1):
             raise ValueError("codes, ids and centroids do not fit")
         scan.distance, scan.tokens = float(record["distance"]), int(record["tokens"])
         scan.since = (float(record["since"][0]), int(record["since"][1]))
         return scan
+
+
+def standardise(scores: np.ndarray) -> np.ndarray:
+    """(n,) -> (n,) float64 with mean 0 and deviation 1; zeros where they are all alike."""
+    scores = np.asarray(scores, np.float64)
+    deviation = scores.std() if len(scores) else 0.0
+    return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
 
 
 def _first(total: np.ndarray, n: int) -> np.ndarray:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from index.scan import standardise
+
 TEXT_WEIGHT = 0.6  # of the text lane at most; the visual lane has the rest
 SURE = 0.5  # share of the highest possible BM25 from which the text lane has all its weight
 
@@ -26,10 +28,3 @@ def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float) -> np.ndarray:
     share = float(np.max(text, initial=0.0)) / ceiling if ceiling > 0 else 0.0
     weight = TEXT_WEIGHT * min(1.0, share / SURE) if seen.any() else 1.0
     return (1 - weight) * standardise(np.where(seen, visual, lowest)) + weight * standardise(text)
-
-
-def standardise(scores: np.ndarray) -> np.ndarray:
-    """(n,) -> (n,) float64 with mean 0 and deviation 1; zeros where they are all alike."""
-    scores = np.asarray(scores, np.float64)
-    deviation = scores.std() if len(scores) else 0.0
-    return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))

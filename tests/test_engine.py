@@ -15,9 +15,10 @@ from PIL import ImageChops
 from words import DIM, WordEncoder, document, vectors
 
 from index.errors import EncoderMismatch, NotAnIndex, OctavoError, QueryError, UnknownDocument
+from index.scan import standardise
 from ingest.page import PageTokens
 from retriever import Retriever, load_encoder
-from retriever.hybrid import SURE, TEXT_WEIGHT, fuse, standardise
+from retriever.hybrid import SURE, TEXT_WEIGHT, fuse
 
 TEXTS = {
     "harbour": ["ships in the harbour", "cranes lift cargo", "ships and cranes at night", ""],

@@ -6,8 +6,6 @@ lies between the codes' own space and the queries': the rotation and the centre 
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
 from index import native
@@ -44,16 +42,10 @@ def maxsim_inside(
         pages.dim,
         scales=pages.scales,
         query=precision,
-        threads=default_threads() if threads is None else threads,
+        threads=native.default_threads() if threads is None else threads,
         argmax=argmax,
     )
     return found if isinstance(found, tuple) else (found, None)
-
-
-def default_threads() -> int:
-    """torch's setting where torch is loaded, else 1."""
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else 1
 
 
 def views(pages: Ragged | Codes | Views) -> Views:
