@@ -55,8 +55,8 @@ class Pieces:
 
     def __init__(self, tensors: dict[str, np.ndarray]) -> None:
         """tensors: `pieces` and `scores` as `packed` makes them, `normalise.from`, `normalise.to`."""
-        self.texts = zlib.decompress(tensors["pieces"]).decode("utf-8").split("\n")
-        self.scores = np.frombuffer(zlib.decompress(tensors["scores"]), "<i4").cumsum(dtype="<i4").view("<f4")
+        self.texts = zlib.decompress(tensors["pieces"].tobytes()).decode("utf-8").split("\n")
+        self.scores = np.frombuffer(zlib.decompress(tensors["scores"].tobytes()), "<i4").cumsum(dtype="<i4").view("<f4")
         self._ids = dict(zip(self.texts, range(len(self.texts)), strict=True))
         for special in range(SPECIALS):
             del self._ids[self.texts[special]]
