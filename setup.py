@@ -33,7 +33,7 @@ kernels = Extension(
     sources=[str(NATIVE / f"{name}.cpp") for name in ("avx2", "avx512", "library", "neon", "portable")],
     depends=[str(path) for path in sorted(NATIVE.glob("*.h"))],
     language="c++",
-    extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"],
     optional=True,
 )
 
