@@ -135,7 +135,9 @@ class Index:
                     return State.load(db, self.folder, layout, generation, None, missing=last)
                 with self._guard:
                     if self._state is None or self._state.generation != generation:
-                        before, self.settings = self._state, stored.read(db, self.folder)
+                        settings = stored.read(db, self.folder)
+                        before = self._state if settings == self.settings else None  # recoded: nothing of it fits
+                        self.settings = settings
                         self._state = State.load(db, self.folder, self.layout, generation, before, missing=last)
                     return self._state
             except FileNotFoundError:  # compacted away between the transaction and the map; at the third time, damage
