@@ -101,17 +101,16 @@ def test_vectors_that_depend_on_the_batch_are_noticed() -> None:
 
 
 HUB = """
-import json, os, sys
+import json
+from index.errors import OctavoError
 from retriever import load_encoder
-model = load_encoder("jinaai/jina-embeddings-v4", **json.loads(sys.argv[1]))
+model = load_encoder("jinaai/jina-embeddings-v4")
 print(json.dumps([model.fingerprint["name"], sorted(model.fingerprint["weights"]), str(model.folder)]))
+try:
+    load_encoder("jinaai/jina-embeddings-v4", revision="0" * 40)
+except OctavoError as error:
+    print(error)
 """
-
-
-def from_hub(home: Path, **options: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", "-c", HUB, json.dumps(options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
 
 
 def test_models_come_from_the_hubs_cache_at_the_pinned_revision(tmp_path: Path) -> None:
@@ -120,14 +119,17 @@ def test_models_come_from_the_hubs_cache_at_the_pinned_revision(tmp_path: Path) 
     snapshots = tmp_path / "hub" / "models--jinaai--jina-embeddings-v4" / "snapshots"
     shutil.copytree(JINA, snapshots / revision)
     (snapshots / revision / "modeling_jina_embeddings_v4.py").write_text("raise SystemExit('run')")
-    done = from_hub(tmp_path)
+    env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", HUB], capture_output=True, text=True, timeout=600, env=env
+    )
     assert done.returncode == 0, done.stderr
-    name, files, folder = json.loads(done.stdout)
+    told, refused = done.stdout.splitlines()
+    name, files, folder = json.loads(told)
     assert name == "jinaai/jina-embeddings-v4" and folder == str(snapshots / revision)
     assert files == sorted(["config.json", "tokenizer.json", *SHARDS, ADAPTER])
     assert "jinaai/jina-embeddings-v4: licence CC-BY-NC-4.0" in done.stderr
-    other = from_hub(tmp_path, revision="0" * 40)
-    assert other.returncode == 1 and f"at revision {'0' * 40} is neither on this machine nor" in other.stderr
+    assert f"at revision {'0' * 40} is neither on this machine nor could it be fetched" in refused
 
 
 def test_an_index_knows_its_model_wherever_it_lies(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_the_command_line_takes_a_model(tmp_path: Path) -> None:
 
     def octavo(*words: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run([OCTAVO, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=env)
+        return subprocess.run([OCTAVO, *words], capture_output=True, text=True, timeout=600, cwd=tmp_path, env=env)
 
     added = octavo("add", str(PAGE), "--index", "./pages", "--encoder", "./jina", "--json")
     assert added.returncode == 0 and json.loads(added.stdout)["pages"] == 1, added.stderr
@@ -162,8 +164,6 @@ def test_the_command_line_takes_a_model(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     (hit,) = json.loads(found.stdout)["hits"]
     assert hit["path"] == str(PAGE) and [token for token, _ in hit["tokens"]][:2] == ["Query", ":"]
-    refused = octavo("add", str(PAGE), "--index", "./other", "--encoder", "unheard-of")
-    assert refused.returncode == 3 and "no encoder is called 'unheard-of'" in refused.stderr
 
 
 def test_the_table_says_what_fits() -> None:
@@ -177,11 +177,11 @@ def test_the_table_says_what_fits() -> None:
 
 
 def test_octavo_models_lists_them() -> None:
-    shown = subprocess.run([OCTAVO, "models"], capture_output=True, text=True, timeout=60, check=True).stdout
+    shown = subprocess.run([OCTAVO, "models"], capture_output=True, text=True, timeout=300, check=True).stdout
     for model in MODELS:
         assert model.name in shown and model.licence in shown
     assert "Fits this machine best" in shown
-    plain = subprocess.run([OCTAVO, "models", "--json"], capture_output=True, text=True, timeout=60, check=True).stdout
+    plain = subprocess.run([OCTAVO, "models", "--json"], capture_output=True, text=True, timeout=300, check=True).stdout
     found = json.loads(plain)
     assert [model["name"] for model in found["models"]] == [model.name for model in MODELS]
     assert found["fits_best"] in {model.name for model in MODELS}

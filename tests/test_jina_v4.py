@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,15 @@ def test_memory_that_runs_out_makes_batches_smaller(model: JinaV4, monkeypatch: 
     assert sizes == [5, 2, 2, 1] and told == [(2, 5), (4, 5), (5, 5)]
     for one, other in zip(found, wanted, strict=True):
         close(one.multi, other.multi, SAME)
+
+
+def test_threads_with_tasks_of_their_own_do_not_disturb_each_other(model: JinaV4) -> None:
+    wanted = {task: model.encode(TEXTS, task) for task in TASKS}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda task: (task, model.encode(TEXTS, task, batch_size=2)), TASKS * 4))
+    for task, many in found:
+        for one, other in zip(many, wanted[task], strict=True):
+            close(one.multi, other.multi, SAME)
 
 
 def test_other_ranks_scales_and_layouts_load(model: JinaV4, tmp_path: Path) -> None:
