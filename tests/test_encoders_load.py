@@ -45,6 +45,8 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         load_encoder("clip")
     with pytest.raises(OctavoError, match=r"config\.json is missing"):
         load_encoder(tmp_path)
+    with pytest.raises(ValueError, match="dtype nn: one of float32, bfloat16, float16, float64 is expected"):
+        load_encoder(JINA, dtype="nn")
 
 
 def test_licences_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from index.errors import EncoderMismatch, QueryError
 from ingest.page import Encoder
-from retriever.models import licence, pinned
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +43,7 @@ def load_encoder(
     from retriever.encoders.families import family_of
     from retriever.encoders.hub import base_of, folder_of, licence_of
     from retriever.encoders.selfcheck import self_check
+    from retriever.models import licence, pinned
 
     known = ", ".join(sorted(_ENCODERS))
     folder = folder_of(name, revision or pinned(name), known)

@@ -15,6 +15,8 @@ import torch
 
 from ingest.page import Page, PageTokens
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
 
 class Span(NamedTuple):
     """A part of an input and the tokens start..end-1 that are its own; kind: `text` or `image`."""
@@ -143,6 +145,21 @@ class PictureEncoder:
             found = self.embed_queries(list(texts))
             self._recent = (key, found)
         return found
+
+
+def chosen(device: str | torch.device | None, dtype: torch.dtype | str | None) -> tuple[torch.device, torch.dtype]:
+    """Where and in what a model is kept: by default CUDA where there is one; bfloat16 on a GPU, float32 elsewhere.
+
+    Raises ValueError for a dtype that weights cannot have.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None:
+        return place, torch.float32 if place.type == "cpu" else torch.bfloat16
+    names = {str(kind).removeprefix("torch."): kind for kind in DTYPES}
+    found = names.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ValueError(f"dtype {dtype}: one of {', '.join(names)} is expected")
+    return place, found
 
 
 def _as_there(vectors: Sequence[torch.Tensor | None], as_numpy: bool, alone: bool) -> Any:

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from index.errors import OctavoError
 from ingest.page import Render
-from retriever.encoders.base import Embedding, PictureEncoder, plain
+from retriever.encoders.base import Embedding, PictureEncoder, chosen, plain
 from retriever.encoders.batches import Told, in_batches
 from retriever.encoders.checkpoint import digests, read_json
 from retriever.encoders.jina_v4_inputs import (
@@ -63,13 +63,11 @@ class JinaV4(PictureEncoder):
         """
         self.folder = Path(folder).expanduser().absolute()
         self.config = read_json(self.folder, "config.json")
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        wanted = wanted or (torch.float32 if chosen.type == "cpu" else torch.bfloat16)
+        place, wanted = chosen(device, dtype)
         self.steps = Preprocessing.read(
             read_json(self.folder, "preprocessor_config.json"), str(self.folder / "preprocessor_config.json")
         )
-        self.network, self._adapters, files = load(self.folder, self.config, chosen, wanted)
+        self.network, self._adapters, files = load(self.folder, self.config, place, wanted)
         qwen = self.network.model.config
         self._tokens = Tokens(self.folder, qwen.text_config.vocab_size)
         self._image_token = qwen.image_token_id

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from index.errors import OctavoError
 from ingest.page import Render
-from retriever.encoders.base import Embedding, PictureEncoder, Span
+from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen
 from retriever.encoders.batches import Told, in_batches
 from retriever.encoders.checkpoint import digests, read_json
 from retriever.encoders.late_grid import Grid
@@ -56,11 +56,9 @@ class LateEncoder(PictureEncoder):
         row = row_of(config)
         if row is None or (base is not None and not row.adapted):
             raise OctavoError(f"{weights / 'config.json'}: {config.get('architectures')!r} is no family of this module")
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        wanted = wanted or (torch.float32 if chosen.type == "cpu" else torch.bfloat16)
-        self.row, self._device = row, chosen
-        self.network, files = load(self.folder, weights, config, row, chosen, wanted)
+        place, wanted = chosen(device, dtype)
+        self.row, self._device = row, place
+        self.network, files = load(self.folder, weights, config, row, place, wanted)
         backbone = self.network.vlm.config
         self._reader = READERS[row.reader](
             row, read_json(self.folder, PREPROCESSOR), self.folder / PREPROCESSOR, backbone

@@ -22,7 +22,7 @@ import torch
 
 from index.errors import OctavoError
 from ingest.page import Page, PageTokens, Render
-from retriever.encoders.base import Embedding, PictureEncoder, Span, plain
+from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen, plain
 from retriever.encoders.checkpoint import MAX_JSON, digests, read_json
 from retriever.encoders.vision import rgb
 
@@ -60,14 +60,12 @@ class SentenceEncoder(PictureEncoder):
             raise OctavoError(
                 f"{self.folder} needs sentence-transformers 6: pip install 'octavo[sentence-transformers]'"
             ) from None
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        wanted = wanted or (torch.float32 if chosen.type == "cpu" else torch.bfloat16)
+        place, wanted = chosen(device, dtype)
         options = {"dtype": wanted, "use_safetensors": True}
         with _whole(self.folder):
             self.model: Any = MultiVectorEncoder(
                 str(self.folder),
-                device=str(chosen),
+                device=str(place),
                 local_files_only=True,
                 trust_remote_code=False,
                 model_kwargs=options,
