@@ -146,34 +146,6 @@ def test_scan_is_the_sum_of_the_largest(isa, monkeypatch):
     assert native.scan(table, codes, offsets, rows).tolist() == [expected[row] for row in rows]
 
 
-@pytest.mark.parametrize("isa", [*SETS, "numpy"])
-@pytest.mark.parametrize("dim, query_lengths", [(128, [32]), (24, [3, 0, 40]), (320, [17])])
-def test_residual_adds_signs_to_centroids(isa, dim, query_lengths, monkeypatch):
-    monkeypatch.setenv("OCTAVO_KERNELS", isa)
-    rng = np.random.default_rng(dim)
-    queries = ragged_queries(rng, dim, query_lengths)
-    lengths = [0, 1, 5, 29, 64]
-    offsets = offsets_of(lengths)
-    table = rng.standard_normal((50, len(queries.values))).astype(np.float32)
-    values = rng.integers(0, 256, (sum(lengths), dim // 8), dtype=np.uint8)
-    codes = rng.integers(0, 50, sum(lengths), dtype=np.uint16)
-    scales = rng.random(sum(lengths)).astype(np.float16)
-    rows = np.array([4, 0, 2, 2, 3, 1])
-    got, winners = native.residual(queries, table, values, codes, scales, offsets, rows, threads=2, argmax=True)
-    signs = twin.decoded(values, "binary", dim, scales).astype(np.float64)
-    for place, row in enumerate(rows):
-        here = slice(offsets[row], offsets[row + 1])
-        if not lengths[row]:
-            assert (got[:, place] == -np.inf).all() and (winners[place] == -1).all()
-            continue
-        similarity = queries.values @ signs[here].T + table[codes[here]].T
-        slack = np.abs(signs[here]).sum(axis=1).max() * np.abs(queries.values).max(axis=1) * 0.5 / 127 + 1e-5
-        for q, (a, b) in enumerate(zip(queries.offsets, queries.offsets[1:], strict=False)):
-            assert abs(got[q, place] - similarity.max(axis=1)[a:b].sum()) <= slack[a:b].sum()
-        chosen = np.take_along_axis(similarity, winners[place][:, None].astype(np.int64), axis=1)[:, 0]
-        assert (similarity.max(axis=1) - chosen <= 2 * slack).all()
-
-
 def test_what_does_not_agree_is_refused():
     queries = Ragged(np.ones((2, 16), np.float32), np.array([0, 2]))
     page = np.ones((3, 16), np.float32)

@@ -21,7 +21,7 @@ from index.ragged import Ragged, check_offsets
 CODECS = ("fp32", "fp16", "int8", "int4", "binary")
 PRECISIONS = {"fp32": CODECS, "int8": ("int8", "int4"), "binary": ("binary",)}
 LANES = 32  # query tokens in a table of the scan
-_VERSION = 1
+_VERSION = 2
 _FAILURES = {
     1: "this processor lacks that instruction set",
     2: "no kernel for that codec and precision of the query",
@@ -156,54 +156,6 @@ def scan(
         _at(rows), _size(len(sums)), _at(sums),
     )  # fmt: skip
     return sums
-
-
-def residual(
-    queries: Ragged,
-    table: np.ndarray,
-    values: np.ndarray,
-    codes: np.ndarray,
-    scales: np.ndarray,
-    offsets: np.ndarray,
-    rows: np.ndarray | None = None,
-    threads: int = 1,
-    argmax: bool = False,
-    isa: str | None = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """MaxSim over tokens kept as a centroid and the signs of what is left: (b, n) float32, -inf without tokens.
-
-    similarity(q, token) = table[code, q] + scale * sum over k of q_k * sign_k. queries: (M, d) tokens, rotated as the
-    signs are; table: (K, M) float32; values: (T, d / 8) uint8, signs as in binary rows; codes: (T,) uint16; scales:
-    (T,) float16; offsets: (n + 1,); rows, argmax, isa as in `scan` and `maxsim`. The query is brought to 8 bits.
-    """
-    dim = queries.values.shape[1]
-    tokens, query_offsets = _tokens(queries, dim)
-    _check("binary", dim, "fp32")
-    codes, offsets = _vector(codes, np.uint16, "codes"), _vector(offsets, np.int64, "offsets")
-    scales = _vector(scales, np.dtype("<f2"), "scales")
-    check_offsets(offsets, len(codes))
-    if values.dtype != np.uint8 or values.shape != (len(codes), dim // 8) or len(scales) != len(codes):
-        raise ValueError(
-            f"{len(codes)} codes, {values.shape} {values.dtype} signs and {len(scales)} scales do not agree"
-        )
-    if table.ndim != 2 or table.shape[1] != len(tokens):
-        raise ValueError(f"the table must be (K, {len(tokens)}); got {table.shape}")
-    rows = _rows(rows, len(offsets) - 1)
-    chosen = isa or available()
-    if chosen is None:
-        return twin.residual(queries, table, values, codes, scales, offsets, rows, threads, argmax)
-    wide = np.zeros((len(table), -(-len(tokens) // 16) * 16), np.float32)
-    wide[:, : len(tokens)] = table
-    values = np.ascontiguousarray(values)
-    pages = len(offsets) - 1 if rows is None else len(rows)
-    scores = np.empty((len(query_offsets) - 1, pages), np.float32)
-    winners = np.empty((pages, len(tokens)), np.int32) if argmax else None
-    _call(
-        "octavo_residual", _set(chosen), ctypes.c_int32(threads), _at(tokens), _at(query_offsets),
-        _size(len(query_offsets) - 1), _size(dim), _at(wide), _size(len(wide)), _at(values), _at(codes), _at(scales),
-        _at(offsets), _at(rows), _size(pages), _at(scores), _at(winners),
-    )  # fmt: skip
-    return scores if winners is None else (scores, winners)
 
 
 def _tokens(queries: Ragged, dim: int) -> tuple[np.ndarray, np.ndarray]:

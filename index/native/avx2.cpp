@@ -139,18 +139,17 @@ uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     return static_cast<uint32_t>(_mm_cvtsi128_si64(two) + _mm_extract_epi64(two, 1));
 }
 
-const Kernel *residual(const Query &) { return &kernel_of<ByteProduct<1, 1>>; }
 const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
     const bool narrow = padded(query.tokens) == LANES && query.dim % 2 == 0;
     if (precision == FLOAT_QUERY && codec == BINARY && query.dim <= MOST_SIGNS) return &sign_tables;
     if (precision == FLOAT_QUERY) return narrow ? &kernel_of<FloatProduct<2>> : &kernel_of<FloatProduct<1>>;
     if (precision == BINARY_QUERY) return codec != BINARY ? nullptr : query.dim <= MOST_SIGNS ? &sign_counts : &hamming;
-    return codec == INT8 || codec == INT4 ? residual(query) : nullptr;
+    return codec == INT8 || codec == INT4 ? &kernel_of<ByteProduct<1, 1>> : nullptr;
 }
 
 }  // namespace haswell
 
-const Set avx2{"avx2", haswell::kernel, haswell::residual, haswell::largest, haswell::scan};
+const Set avx2{"avx2", haswell::kernel, haswell::largest, haswell::scan};
 
 }  // namespace octavo
 #if defined(__clang__)

@@ -114,13 +114,10 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
     if (codec != FP32 && codec != FP16) return &kernel_of<ByteProduct<3, 1>>;
     return narrow && query.dim % 2 == 0 ? &kernel_of<FloatProduct<2>> : &kernel_of<FloatProduct<1>>;
 }
-const Kernel *residual(const Query &query) {
-    return padded(query.tokens) == LANES ? &kernel_of<ByteProduct<1, 2>> : &kernel_of<ByteProduct<1, 1>>;
-}
 
 }  // namespace icelake
 
-const Set avx512{"avx512", icelake::kernel, icelake::residual, avx2.largest, avx2.scan};
+const Set avx512{"avx512", icelake::kernel, avx2.largest, avx2.scan};
 
 }  // namespace octavo
 #if defined(__clang__)

@@ -110,8 +110,7 @@ int32_t score_pages(const Kernel &kernel, Pack &pack, const Request &request, in
                 for (int64_t q = 0; q < request.queries; q++) {
                     double sum = 0;
                     for (int64_t j = request.query_offsets[q]; j < request.query_offsets[q + 1]; j++)
-                        sum +=
-                            static_cast<double>(best.at[j]) * (page.codes ? 1.0 : static_cast<double>(pack.factor[j]));
+                        sum += static_cast<double>(best.at[j]) * static_cast<double>(pack.factor[j]);
                     if (!page.rows) sum = -std::numeric_limits<double>::infinity();
                     request.scores[q * request.pages + i] = static_cast<float>(sum);
                 }
@@ -160,7 +159,7 @@ extern "C" {
 #define OCTAVO_API __attribute__((visibility("default")))
 
 // Rises with every change of these functions, so that a library left by an older build is not called.
-OCTAVO_API int32_t octavo_version() { return 1; }
+OCTAVO_API int32_t octavo_version() { return 2; }
 
 // Name of the index-th instruction set, best last; "" for one this processor lacks; null past the end.
 OCTAVO_API const char *octavo_set(int32_t index) {
@@ -185,9 +184,7 @@ OCTAVO_API int32_t octavo_maxsim(int32_t set, int32_t codec, int32_t precision, 
             return Page{reinterpret_cast<const uint8_t *>(values[i]),
                         scales ? reinterpret_cast<const uint8_t *>(scales[i]) : nullptr,
                         lengths[i],
-                        i + 1 < pages ? reinterpret_cast<const uint8_t *>(values[i + 1]) : nullptr,
-                        nullptr,
-                        nullptr};
+                        i + 1 < pages ? reinterpret_cast<const uint8_t *>(values[i + 1]) : nullptr};
         });
     });
 }
@@ -212,36 +209,6 @@ OCTAVO_API int32_t octavo_scan(int32_t set, int32_t threads, const uint8_t *tabl
             });
         });
         return outside ? NO_CODE : NONE;
-    });
-}
-
-// table: (centroids, width) similarities of each query token, width the tokens rounded up to 16; values: (T, dim / 8),
-// codes and scales (T), offsets (n + 1), rows as in octavo_scan. query: the rotated tokens.
-OCTAVO_API int32_t octavo_residual(int32_t set, int32_t threads, const float *query, const int64_t *query_offsets,
-                                   int64_t queries, int64_t dim, const float *table, int64_t centroids,
-                                   const uint8_t *values, const uint16_t *codes, const uint8_t *scales,
-                                   const int64_t *offsets, const int64_t *rows, int64_t pages, float *scores,
-                                   int32_t *winners) {
-    const Set *chosen = set_of(set);
-    if (!chosen) return NO_SET;
-    for (int64_t i = 0; i < pages; i++) {
-        const int64_t row = rows ? rows[i] : i, count = offsets[row + 1] - offsets[row];
-        if (count && chosen->largest(codes + offsets[row], count) >= centroids) return NO_CODE;
-    }
-    return guarded([&] {
-        const Request request{{query, query_offsets[queries], dim}, query_offsets, queries, pages, scores, winners};
-        const Kernel &kernel = *chosen->residual(request.query);
-        PackMemory memory(kernel, request.query, BINARY);
-        const auto at = [&](int64_t i) { return offsets[rows ? rows[i] : i]; };
-        return score_pages(kernel, memory.pack, request, threads, [&](int64_t i) {
-            const int64_t row = rows ? rows[i] : i, first = offsets[row];
-            return Page{values + first * (dim / 8),
-                        scales + 2 * first,
-                        offsets[row + 1] - first,
-                        i + 1 < pages ? values + at(i + 1) * (dim / 8) : nullptr,
-                        codes + first,
-                        table};
-        });
     });
 }
 }

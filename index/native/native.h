@@ -24,13 +24,7 @@ struct Page {
     const uint8_t *scales;  // float16, one a row, at any address; null for codecs without
     int64_t rows;
     const uint8_t *ahead;
-    // for the residual kernel, else null: a centroid code a row, and (K, table_width) similarities of the centroids
-    const uint16_t *codes;
-    const float *table;
 };
-
-// Columns of the residual kernel's table: the widest vectors may read to the end of a row.
-inline int64_t table_width(int64_t tokens) { return (tokens + 15) / 16 * 16; }
 
 // What a kernel made of the query: made once a call, read by all threads. Freed by whoever made it.
 struct Pack {
@@ -61,7 +55,6 @@ struct Kernel {
 struct Set {
     const char *name;
     const Kernel *(*kernel)(int32_t codec, int32_t precision, const Query &);
-    const Kernel *(*residual)(const Query &);
     uint16_t (*largest)(const uint16_t *codes, int64_t count);  // 0 of none
     uint32_t (*scan)(const uint8_t *table, const uint16_t *codes, int64_t count);
 };

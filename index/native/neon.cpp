@@ -88,16 +88,15 @@ uint32_t scan(const uint8_t *table, const uint16_t *codes, int64_t count) {
     return static_cast<uint32_t>(vaddlvq_u8(low)) + vaddlvq_u8(high);
 }
 
-const Kernel *residual(const Query &) { return &kernel_of<ByteProduct<1, 1>>; }
-const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
+const Kernel *kernel(int32_t codec, int32_t precision, const Query &) {
     if (precision == FLOAT_QUERY) return &kernel_of<FloatProduct<1>>;
     if (precision == BINARY_QUERY) return codec == BINARY ? &hamming : nullptr;
-    return codec == INT8 || codec == INT4 ? residual(query) : nullptr;
+    return codec == INT8 || codec == INT4 ? &kernel_of<ByteProduct<1, 1>> : nullptr;
 }
 
 }  // namespace arm
 
-const Set neon{"neon", arm::kernel, arm::residual, arm::largest, arm::scan};
+const Set neon{"neon", arm::kernel, arm::largest, arm::scan};
 
 }  // namespace octavo
 #endif

@@ -21,16 +21,13 @@ OCTAVO_INLINE void run(int rows, const Tile &t) {
     }
 }
 
-// The rest of a tile whose similarities were left in t.values: residuals are added to the centroids', winners kept.
-inline void finish(const Tile &t, int rows, int columns, const float *factor, const float *const *centroids,
-                   int32_t first, int32_t *where) {
+// The rest of a tile whose similarities were left in t.values: winners are kept.
+inline void finish(const Tile &t, int rows, int columns, int32_t first, int32_t *where) {
     for (int c = 0; c < columns; c += LANES) {
         Floats best = Floats::load(t.best + c);
         Ints winner = Ints::load(where + c);
-        const Floats unit = Floats::load(factor + c);
         for (int r = 0; r < rows; r++) {
-            Floats value = Floats::load(t.values + r * columns + c);
-            if (centroids) value = multiply_add(value, unit, Floats::load(centroids[r] + c));
+            const Floats value = Floats::load(t.values + r * columns + c);
             winner = where_greater(value, best, Ints::all(first + r), winner);
             best = maximum(value, best);
         }
@@ -155,23 +152,16 @@ void decode(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
 
 // One block of query tokens, V vectors of them, against the rows of a tile.
 template <class P, int V>
-void block(const Pack &pack, const Page &page, Tile &t, int rows, int64_t first, int64_t token, Scratch &scratch,
+void block(const Pack &pack, Tile &t, int rows, int64_t first, int64_t token, Scratch &scratch,
            float *values) {
     constexpr int S = P::PER_GROUP == 1 ? 512 : 128;
-    const bool plain = !scratch.argmax && !page.codes;
     t.query = pack.data + token * P::DIGITS * t.stride;
     t.start = pack.start + token * P::SUMS;
     t.best = scratch.best + token;
-    t.values = plain ? nullptr : values;
+    t.values = scratch.argmax ? values : nullptr;
     constexpr int most = most_rows<P::COLUMNS * P::SUMS>;
     rows == most &&t.stride == S ? tile<P, most, V, S>(t) : run<P, V, most>(rows, t);
-    if (plain) return;
-    const float *centroids[most];
-    if (page.codes)
-        for (int r = 0; r < rows; r++)
-            centroids[r] = page.table + load_any<uint16_t>(page.codes + first + r) * table_width(pack.tokens) + token;
-    finish(t, rows, V * LANES, pack.factor + token, page.codes ? centroids : nullptr, static_cast<int32_t>(first),
-           scratch.where + token);
+    if (scratch.argmax) finish(t, rows, V * LANES, static_cast<int32_t>(first), scratch.where + token);
 }
 
 template <class P>
@@ -203,9 +193,9 @@ void score(const Pack &pack, const Page &page, Scratch &scratch) {
             for (int64_t token = begin; token < end; token += WIDTH) {
                 t.step = token == begin && ahead ? rows * bytes * UNROLL / pack.units : 0;
                 if (pack.padded - token < WIDTH) {
-                    block<P, 1>(pack, page, t, rows, first, token, scratch, values);
+                    block<P, 1>(pack, t, rows, first, token, scratch, values);
                 } else {
-                    block<P, V>(pack, page, t, rows, first, token, scratch, values);
+                    block<P, V>(pack, t, rows, first, token, scratch, values);
                 }
             }
         }

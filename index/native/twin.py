@@ -51,30 +51,6 @@ def scan(
     return sums
 
 
-def residual(
-    queries: Ragged,
-    table: np.ndarray,
-    values: np.ndarray,
-    codes: np.ndarray,
-    scales: np.ndarray,
-    offsets: np.ndarray,
-    rows: np.ndarray | None = None,
-    threads: int = 1,
-    argmax: bool = False,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """See index.native.residual."""
-    wanted = np.arange(len(offsets) - 1) if rows is None else np.asarray(rows, np.int64)
-    tokens = np.ascontiguousarray(queries.values, np.float32)
-
-    def similarity(i: int) -> np.ndarray:
-        rows_ = slice(offsets[wanted[i]], offsets[wanted[i] + 1])
-        signs = decoded(values[rows_], "binary", tokens.shape[1], scales[rows_])
-        return tokens @ signs.T + table[codes[rows_]].T
-
-    lengths = np.asarray(offsets, np.int64)[wanted + 1] - np.asarray(offsets, np.int64)[wanted]
-    return _score(queries.offsets, lengths, similarity, len(tokens), argmax)
-
-
 def row_bytes(codec: str, dim: int) -> int:
     """Bytes that one token of `dim` components is stored in."""
     return {"fp32": 4 * dim, "fp16": 2 * dim, "int8": dim, "int4": dim // 2, "binary": dim // 8}[codec]
