@@ -23,7 +23,7 @@ lint: install
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt $(wildcard setup.py)
+$(READY): pyproject.toml constraints.txt $(wildcard setup.py index/native/*.cpp index/native/*.h)
 	@found=; for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	  if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	  then found=$$python; break; fi; done; \
@@ -38,4 +38,4 @@ $(READY): pyproject.toml constraints.txt $(wildcard setup.py)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist *.egg-info index/native/kernels*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

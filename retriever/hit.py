@@ -39,12 +39,15 @@ class Evidence:
     word_boxes: np.ndarray
 
     def weights(self, token: int | None = None) -> np.ndarray:
-        """(t,) evidence of each page token, in [0, 1], for one query token or for all."""
+        """(t,) evidence of each page token, in [0, 1], for one query token or for all; 0 for those of a prompt, which
+        lie nowhere on the page."""
         from retriever.explain import token_weights
 
-        if not len(self.vectors) or not len(self.query):
-            return np.zeros(len(self.vectors), np.float32)
-        return token_weights(self.query, self.vectors, token)
+        weights = np.zeros(len(self.vectors), np.float32)
+        placed = (self.token_boxes[:, 2:] > self.token_boxes[:, :2]).all(axis=1)
+        if placed.any() and len(self.query):
+            weights[placed] = token_weights(self.query, self.vectors[placed], token)
+        return weights
 
     def word_weights(self) -> np.ndarray | None:
         """(w,) evidence of each word: the strongest of the tokens whose boxes its centre lies in."""

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from retriever import explain
+from retriever.explain import regions
+from retriever.hit import Evidence
 
 
 def test_token_scores_add_up_to_maxsim_and_name_the_winners():
@@ -125,3 +127,13 @@ def test_words_of_a_line_become_one_region_and_the_heaviest_comes_first():
     assert [round(w, 3) for _, w in found] == [1.0, 0.625, 0.125]
     assert len(explain.regions(line + elsewhere, [1] * 6, k=1)) == 1
     assert explain.regions([], []) == [] and explain.regions(line, [0, 0, 0]) == []
+
+
+def test_tokens_of_a_prompt_lie_nowhere_and_light_nothing() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    boxes = np.array([[0, 0, 0, 0], [0.1, 0.1, 0.3, 0.2], [0.5, 0.5, 0.7, 0.6]], np.float32)
+    query = np.array([[1, 0.2, 0]], np.float32)  # the prompt's own token is the most alike
+    evidence = Evidence("", query, vectors, boxes, [], np.zeros((0, 4), np.float32))
+    assert evidence.weights().tolist() == [0, 1, 0]
+    assert regions(boxes, evidence.weights())[0][0] == pytest.approx((0.1, 0.1, 0.3, 0.2))
+    assert Evidence("", query, vectors[:1], boxes[:1], [], boxes[:0]).weights().tolist() == [0]
