@@ -106,9 +106,13 @@ def _steps(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """1, 2, 5 of each power of ten in between."""
+    """1, 2, 5 of each power of ten in between, and more of them where that is too few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [m * 10.0**power for power in powers for m in (1, 2, 5) if low <= m * 10.0**power <= high]
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(n / 4 for n in range(4, 40))):
+        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks
 
 
 def _figure(value: float) -> str:
