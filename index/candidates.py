@@ -95,6 +95,11 @@ def choose(tokens: int, setting: str) -> str:
     return setting
 
 
+def rule(setting: str) -> str:
+    """Why a corpus has the stage that it has, for people."""
+    return f"exact below {EXACT_TOKENS:,} tokens, codes from there on" if setting == "auto" else "chosen for this index"
+
+
 def empty(kind: str, dim: int, single_dim: int) -> Derived:
     """A derived stage with no pages, for tokens of `dim` and pooled vectors of `single_dim`."""
     if kind == "codes":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlite_utils import Database
 
-from index import catalog, upkeep
+from index import candidates, catalog, upkeep
 from index.codec import decode
 from index.errors import DamageError, OctavoError, QueryError, UnknownDocument
 from index.snapshot import Snapshot
@@ -219,6 +219,7 @@ def status(retriever: Retriever) -> dict[str, Any]:
             "codec": index.settings.codec,
             "pool": index.settings.pool,
             "candidates": snapshot.stage,
+            "candidates_rule": candidates.rule(index.settings.candidates),
             "generation": snapshot.generation,
         }
 

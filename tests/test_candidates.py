@@ -253,6 +253,8 @@ def test_small_corpora_are_exact() -> None:
     assert choose(EXACT_TOKENS, "auto") == "codes"
     assert choose(10**9, "exact") == "exact"
     assert choose(1, "pooled") == "pooled"
+    assert candidates.rule("auto") == "exact below 1,000,000 tokens, codes from there on"
+    assert candidates.rule("codes") == "chosen for this index"
 
 
 def test_a_corpus_that_grows_goes_over_to_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,7 @@ def test_the_pooled_stage_gives_the_same_best_pages(corpus: Path, tmp_path: Path
         with Retriever.open(tmp_path / f"pooled{single_dim}", encoder, candidates="pooled") as retriever:
             retriever.add([corpus / f"{name}.pdf" for name in TEXTS])
             assert retriever.status()["candidates"] == "pooled"
+            assert retriever.status()["candidates_rule"] == "chosen for this index"
             hits = retriever.search("ships at night", k=3, mode="visual")
             assert places(hits)[0] == ("harbour", 3)
             assert hits[0].score == pytest.approx(exact("ships at night")[0][0], abs=0.02)
