@@ -4,8 +4,9 @@
 
 Pages are synthetic (_synthetic.py) and the first stage keeps the codes of all of them. Exact tokens are made for the
 pages that are reranked, and kept as int8; making them is not timed, scoring them is. The truth is MaxSim over the
-float32 tokens of every page, seen once while it is coded. A size is the beginning of the next larger one; coding is
-saved every few pages and goes on where it was killed. Each size is searched in a process of its own.
+float32 tokens of every page, each seen once as it is coded. A size is the beginning of the next; coding is
+saved every few pages and goes on where it was killed. Each size is searched in a process of its own; a query's wall
+time is the best of five, as the machine is shared, its CPU time (of both threads together) the median.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ from _synthetic import DIM, TOKENS, Synthetic  # noqa: E402
 from index import cache, centroids, native  # noqa: E402
 from index.candidates import Queries  # noqa: E402
 from index.codec import encode  # noqa: E402
+from index.pooling import pool_mean  # noqa: E402
 from index.ragged import Codes, Ragged, offsets_of  # noqa: E402
-from index.scan import Scan, _first  # noqa: E402
+from index.scan import Scan  # noqa: E402
 from retriever.kernels import maxsim  # noqa: E402
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -112,34 +115,51 @@ def part(folder: Path, pages: int) -> tuple[Scan, np.ndarray, dict[str, Any]]:
     """The first stage of the first pages, the truth about them, and how they were built."""
     record, arrays = cache.load(folder, "codes", NAME) or ({}, {})
     offsets = arrays["offsets"][: pages + 1]
-    cut = {"ids": arrays["ids"][:pages], "offsets": offsets, "codes": arrays["codes"][: offsets[-1]]}
+    cut = {name: arrays[name][:pages] for name in ("ids", "means")}
+    cut |= {"offsets": offsets, "codes": arrays["codes"][: offsets[-1]]}
     return Scan.restored(DIM, record, arrays | cut), arrays[f"truth {pages}"], record
 
 
-def rerank(synthetic: Synthetic, query: np.ndarray, ids: np.ndarray, threads: int) -> tuple[np.ndarray, float, float]:
-    """The best ten of the candidates by MaxSim over int8, with CPU and wall seconds of scoring."""
+class Stages:
+    """Seconds of CPU and wall time by stage of a search."""
+
+    names = ("table", "scan", "selection", "rerank")
+
+    def __init__(self) -> None:
+        self.spent = dict.fromkeys(self.names, np.zeros(2))
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time counted as that stage."""
+
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            begun = np.array([time.process_time(), time.perf_counter()])
+            result = function(*arguments, **keywords)
+            self.spent[name] = self.spent[name] + np.array([time.process_time(), time.perf_counter()]) - begun
+            return result
+
+        return run
+
+
+def search(scan: Scan, synthetic: Synthetic, query: np.ndarray, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The best ten pages, and the milliseconds (CPU, wall) of each stage."""
+    stages, asked = Stages(), Queries(Ragged.of([query]), pool_mean(query)[None])
+    plain = centroids.tables, native.scan
+    centroids.tables = stages.timed("table", plain[0])
+    native.scan = stages.timed("scan", plain[1])
+    try:
+        ((_, ids),) = stages.timed("selection", scan.search)(asked, n)
+    finally:
+        centroids.tables, native.scan = plain
     values, scales = encode(synthetic.pages(ids).reshape(-1, DIM), "int8")
     stored = Codes(values, offsets_of(np.full(len(ids), TOKENS)), "int8", scales)
-    begun = time.process_time(), time.perf_counter()
-    scores = maxsim(query, stored, threads=threads)
-    order = np.lexsort((ids, -scores))[:K]
-    return ids[order], time.process_time() - begun[0], time.perf_counter() - begun[1]
-
-
-def first(scan: Scan, query: np.ndarray, n: int, threads: int) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """Candidates as `Scan.search` gives them, and the (CPU, wall) seconds of table, scan and selection."""
-    clocks = [(time.process_time(), time.perf_counter())]
-    (table,), _, _ = centroids.tables(query, scan.centroids)
-    clocks.append((time.process_time(), time.perf_counter()))
-    total = native.scan(table, scan.codes, scan.offsets, threads=threads)
-    clocks.append((time.process_time(), time.perf_counter()))
-    ids = scan.ids[_first(total, n)]
-    clocks.append((time.process_time(), time.perf_counter()))
-    return ids, [(b[0] - a[0], b[1] - a[1]) for a, b in zip(clocks, clocks[1:], strict=False)]
+    scores = stages.timed("rerank", maxsim)(query, stored)
+    stages.spent["selection"] -= stages.spent["table"] + stages.spent["scan"]
+    return ids[np.lexsort((ids, -scores))[:K]], {name: 1e3 * spent for name, spent in stages.spent.items()}
 
 
 def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
     """Every count of candidates at one size."""
+    native.default_threads = lambda: threads
     synthetic, queries = corpus()
     scan, truth, record = part(folder, pages)
     begun, build_s = 0, 0.0
@@ -151,16 +171,9 @@ def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
     for n in CANDIDATES:
         found, cpu, wall = [], [], []
         for query in queries:
-            ids, _ = first(scan, query, n, threads)
-            ((_, same),) = scan.search(Queries(Ragged.of([query]), np.zeros((1, DIM), np.float32)), n)
-            np.testing.assert_array_equal(ids, same)
-            runs = []
-            for _ in range(REPEATS):
-                ids, stages = first(scan, query, n, threads)
-                best, *scoring = rerank(synthetic, query, ids, threads)
-                runs.append([*stages, tuple(scoring)])
-            found.append(best)
-            times = 1e3 * np.array(runs)  # (repeats, stages, cpu and wall)
+            runs = [search(scan, synthetic, query, n) for _ in range(REPEATS)]
+            found.append(runs[0][0])
+            times = np.array([list(spent.values()) for _, spent in runs])  # (repeats, stages, CPU and wall)
             cpu.append(np.median(times[:, :, 0], axis=0))
             wall.append(times[times[:, :, 1].sum(axis=1).argmin(), :, 1])
         totals = np.sum(cpu, axis=1), np.sum(wall, axis=1)
@@ -170,9 +183,7 @@ def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
                 "recall@10": float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])),
                 "cpu_ms": {"p50": float(np.median(totals[0])), "p95": float(np.percentile(totals[0], 95))},
                 "wall_ms": {"p50": float(np.median(totals[1])), "p95": float(np.percentile(totals[1], 95))},
-                "wall_ms_by_stage": dict(
-                    zip(("table", "scan", "selection", "rerank"), np.median(wall, axis=0).tolist(), strict=True)
-                ),
+                "cpu_ms_by_stage": dict(zip(Stages.names, np.median(cpu, axis=0).tolist(), strict=True)),
             }
         )
     return {
@@ -180,7 +191,7 @@ def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
         "tokens": pages * TOKENS,
         "centroids": len(scan.centroids),
         "codes_a_page": len(scan.codes) / pages,
-        "hot_bytes_a_token": (scan.codes.nbytes + scan.offsets.nbytes + scan.ids.nbytes) / (pages * TOKENS),
+        "hot_bytes_a_token": sum(array.nbytes for array in scan.state()[1].values()) / (pages * TOKENS),
         "build_cpu_s_a_1000_pages": build_s / pages * 1000,
         "build_peak_mb": record["build_peak_mb"],
         "search_peak_mb": peak_memory(),
@@ -191,12 +202,12 @@ def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """A line for each size and count of candidates."""
     sys.stdout.write(
-        "| pages | candidates | recall@10 | wall p50, p95 ms | CPU p50 ms | table, scan, selection, rerank ms "
+        "| pages | candidates | recall@10 | wall p50, p95 ms | CPU p50 ms | of that table, scan, selection, rerank "
         "| hot bytes a token | peak MB | build CPU s / 1,000 pages |\n|---|---|---|---|---|---|---|---|---|\n"
     )
     for size in result["sizes"]:
         for row in size["search"]:
-            stages = ", ".join(f"{value:.1f}" for value in row["wall_ms_by_stage"].values())
+            stages = ", ".join(f"{value:.1f}" for value in row["cpu_ms_by_stage"].values())
             sys.stdout.write(
                 f"| {size['pages']:,} | {row['candidates']} | {row['recall@10']:.3f} | {row['wall_ms']['p50']:.1f}, "
                 f"{row['wall_ms']['p95']:.1f} | {row['cpu_ms']['p50']:.1f} | {stages} "

@@ -17,7 +17,7 @@ import numpy as np
 from index import centroids, native
 from index.candidates import Queries, Source
 from index.pooling import pool_mean
-from index.ragged import check_offsets, offsets_of
+from index.ragged import Ragged, check_offsets, offsets_of
 
 DRIFT, SHARE = 1.25, 0.2
 """Centroids are trained anew when what came since, a SHARE of all tokens, lies DRIFT times as far from them (by 1 -
@@ -50,12 +50,22 @@ class Scan:
             total = np.zeros(len(ids), np.uint32)
             for table in centroids.tables(query, self.centroids) if len(ids) else ():
                 total += native.scan(table, self.codes, self.offsets, rows, native.default_threads())
-            short = _first(total, SHORTLIST * n)
-            means = self.means[short if rows is None else rows[short]].astype(np.float32)
-            scores = standardise(total[short]) + MEAN_WEIGHT * standardise(means @ query.sum(axis=0))
-            best = np.lexsort((short, -scores))[:n]
+            short = _largest(total, SHORTLIST * n)
+            means = self._to_means(query.sum(axis=0), short if rows is None else rows[short])
+            scores = standardise(total[short]) + MEAN_WEIGHT * standardise(means)
+            best = _largest(scores, n)
+            best = best[np.lexsort((best, -scores[best]))]
             found.append((scores[best].astype(np.float32), ids[short[best]]))
         return found
+
+    def _to_means(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Inner products (n,) of a vector (d,) with the means in rows (n,)."""
+        if not native.available():
+            return self.means[rows].astype(np.float32) @ vector
+        dim, one = len(vector), Ragged(np.asarray(vector, np.float32)[None], np.array([0, 1]))
+        places = self.means.ctypes.data + rows.astype(np.uint64) * np.uint64(self.means.strides[0])
+        products = native.maxsim(one, places, np.ones(len(rows), np.int64), "fp16", dim)
+        return np.asarray(products)[0]
 
     def update(self, ids: np.ndarray, source: Source) -> bool:
         """Hold just `ids`, coding the pages that are missing; all of them anew where the centroids do not fit."""
@@ -161,11 +171,10 @@ def standardise(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
 
 
-def _first(total: np.ndarray, n: int) -> np.ndarray:
-    """Rows of the n largest, largest first, ties by row."""
-    rows = np.arange(len(total))
-    if n < len(total):
-        least = np.partition(total, len(total) - n)[len(total) - n]
-        above, level = np.flatnonzero(total > least), np.flatnonzero(total == least)
-        rows = np.concatenate([above, level[: n - len(above)]])
-    return rows[np.lexsort((rows, -total[rows].astype(np.int64)))]
+def _largest(scores: np.ndarray, n: int) -> np.ndarray:
+    """Rows of the n largest, rising; of equals the first."""
+    if n >= len(scores):
+        return np.arange(len(scores))
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    above, level = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    return np.sort(np.concatenate([above, level[: n - len(above)]]))
