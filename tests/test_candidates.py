@@ -155,6 +155,7 @@ def test_a_cache_that_was_made_up_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_many_pooled_vectors_are_quantised_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled, "_SAMPLE", 1000)
     rng = np.random.default_rng(5)
     pages = rng.standard_normal((3000, 64)).astype(np.float16).astype(np.float32)
     stage, ids = Pooled(64), np.arange(0, 9000, 3)
