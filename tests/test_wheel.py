@@ -171,11 +171,14 @@ def test_it_adds_and_searches_from_another_folder_on_the_lowest_versions(clean, 
     assert "runway" in hits[0]["snippet"]
     run(octavo, "show", hits[0]["document"], "1", "--query", QUESTION, "-o", "heat.png", "--index", "./here")
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
-    every = (  # kernels.so is a library, not a module
+    every = (  # kernels.so is a library, not a module; what is optional may be missing, and nothing else
         "import importlib, pkgutil\n"
         "for name in ('index', 'ingest', 'retriever'):\n"
         "    for module in pkgutil.walk_packages(importlib.import_module(name).__path__, name + '.'):\n"
-        "        if not module.name.endswith(('__main__', 'native.kernels')): importlib.import_module(module.name)\n"
+        "        if module.name.endswith(('__main__', 'native.kernels')): continue\n"
+        "        try: importlib.import_module(module.name)\n"
+        "        except ModuleNotFoundError as error:\n"
+        "            if error.name not in ('triton', 'mteb', 'pyarrow', 'datasets', 'sentence_transformers'): raise\n"
         "print('imported')"
     )
     assert run(clean, "-W", "ignore", "-c", every).strip() == "imported"
