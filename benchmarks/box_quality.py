@@ -91,7 +91,8 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     if not path.exists():
         encoder = BoxEncoder(threads=1, weights=folder)
         encoder._projection = np.eye(WIDTH, dtype=np.float32)
-        pages = [encoder.encode_pages([page])[0].vectors.astype(np.float16) for page in pool.pages.values()]
+        found = [encoder.encode_pages([page])[0].vectors for page in pool.pages.values()]
+        pages = [vectors.reshape(-1, WIDTH).astype(np.float16) for vectors in found]  # of an empty page (0, 128)
         asked = encoder.encode_queries([q.text for q in pool.asked])
         parts: dict[str, Any] = {"names": list(pool.pages), "pages": np.concatenate(pages), "lens": [*map(len, pages)]}
         parts |= {"qids": [q.id for q in pool.asked], "q": np.concatenate(asked).astype(np.float16)}
