@@ -31,7 +31,7 @@ from _peers import ALONE, ENGINES, PINS, Corpus, environment, install, run, work
 
 RESULTS = Path(__file__).parent / "results"
 QUERIES, K = 100, 10
-OCTAVO = {"Octavo, codes": (50, 100, 150, 300, 600), "Octavo, pooled": (150, 500, 1000)}
+OCTAVO = {"Octavo, codes": (50, 100, 150, 300, 600, 1200), "Octavo, pooled": (150, 500, 1000)}
 GOOD = 0.95  # recall that a peer must have to be compared with
 
 
