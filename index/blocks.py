@@ -87,9 +87,14 @@ class Layout:
         """Bytes of a token's scale, 0 for a codec without."""
         return 2 if self.codec in SCALED else 0
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token's codes and scale."""
+        return self.row_bytes + self.scale_bytes
+
     def payload_bytes(self, tokens: int) -> int:
         """Bytes of codes, scales and pooled vector of a page."""
-        return tokens * (self.row_bytes + self.scale_bytes) + 2 * self.single_dim
+        return tokens * self.token_bytes + 2 * self.single_dim
 
     def block_bytes(self, tokens: int) -> int:
         """Bytes of a whole block, headers and padding included."""

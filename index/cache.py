@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from index.blocks import ALIGN
 from index.failpoint import failpoint
 from index.store import sync_folder
 
 _KINDS = ("<f2", "<f4", "<i8", "<u4", "<u2")
+_BODY = 33  # where what is digested begins: behind 32 hexadecimal digits and a line feed
 
 
 def path_of(folder: Path, kind: str) -> Path:
@@ -32,7 +34,8 @@ def save(folder: Path, kind: str, index: bytes, record: dict[str, Any], arrays: 
     path = path_of(folder, kind)
     path.parent.mkdir(exist_ok=True)
     shapes = [[name, array.dtype.newbyteorder("<").str, array.shape] for name, array in arrays.items()]
-    parts: list[Any] = [json.dumps({"index": index.hex(), "arrays": shapes} | record).encode() + b"\n"]
+    head = json.dumps({"index": index.hex(), "arrays": shapes} | record).encode()
+    parts: list[Any] = [head + b" " * (-(_BODY + len(head) + 1) % ALIGN) + b"\n"]  # arrays lie aligned in what is read
     parts += [
         np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         for array in arrays.values()
@@ -52,21 +55,27 @@ def save(folder: Path, kind: str, index: bytes, record: dict[str, Any], arrays: 
     sync_folder(path.parent)
 
 
+def clear(folder: Path) -> None:
+    """Remove what an index folder holds of caches, half a one of a killed process too."""
+    for path in (folder / "cache").glob("*"):
+        path.unlink()
+
+
 def load(folder: Path, kind: str, index: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     """Record and arrays, if the file is whole and belongs to this index; None where it has to be made again."""
     try:
         data = _read(path_of(folder, kind))
-        head, body = data.split(b"\n", 1)
-        record = json.loads(head)
+        begin = data.index(b"\n", _BODY)
+        record = json.loads(data[_BODY:begin])
         if record["index"] != index.hex():
             return None
-        arrays, at = {}, 0
+        arrays, at = {}, begin + 1
         for name, dtype, shape in record["arrays"]:
             if dtype not in _KINDS or not all(isinstance(size, int) and size >= 0 for size in shape):
                 return None
-            arrays[name] = np.frombuffer(body, dtype, math.prod(shape), at).reshape(shape)
+            arrays[name] = np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape)
             at += arrays[name].nbytes
-        return (record, arrays) if at == len(body) else None
+        return (record, arrays) if at == len(data) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -80,9 +89,9 @@ def whole(path: Path) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    """What is behind the digest. Raises ValueError where that is not the digest of it."""
-    digest, data = path.read_bytes().split(b"\n", 1)
-    if digest != _digest([data]):
+    """The whole file. Raises ValueError where it does not begin with the digest of the rest."""
+    data = path.read_bytes()
+    if data[:_BODY] != _digest([memoryview(data)[_BODY:]]) + b"\n":
         raise ValueError(f"{path}: the digest is wrong")
     return data
 

@@ -102,13 +102,9 @@ def rule(setting: str) -> str:
 
 def empty(kind: str, dim: int, single_dim: int) -> Derived:
     """A derived stage with no pages, for tokens of `dim` and pooled vectors of `single_dim`."""
-    if kind == "codes":
-        from index.scan import Scan
-
-        return Scan(dim)
-    from index.pooled import Pooled
-
-    return Pooled(single_dim)
+    stage, size = _made_of(kind, dim, single_dim)
+    made: Derived = stage(size)
+    return made
 
 
 def restored(kind: str, folder: Path, index: bytes, dim: int, single_dim: int) -> Derived | None:
@@ -116,13 +112,20 @@ def restored(kind: str, folder: Path, index: bytes, dim: int, single_dim: int) -
     kept = cache.load(folder, kind, index)
     if kept is None:
         return None
+    stage, size = _made_of(kind, dim, single_dim)
     try:
-        if kind == "codes":
-            from index.scan import Scan
-
-            return Scan.restored(dim, *kept)
-        from index.pooled import Pooled
-
-        return Pooled.restored(single_dim, *kept)
+        made: Derived = stage.restored(size, *kept)
+        return made
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def _made_of(kind: str, dim: int, single_dim: int) -> tuple[Any, int]:
+    """The class of a derived stage, and the dimension of the vectors that it is made of."""
+    if kind == "codes":
+        from index.scan import Scan
+
+        return Scan, dim
+    from index.pooled import Pooled
+
+    return Pooled, single_dim

@@ -18,6 +18,7 @@ import functools
 
 import numpy as np
 
+from index.errors import QueryError
 from index.ragged import Codes
 
 CODECS: dict[str, np.dtype] = {
@@ -34,11 +35,11 @@ HALF_MAX = 65_504
 
 
 def check_dim(codec: str, dim: int) -> None:
-    """Raise ValueError unless vectors of `dim` components can be stored in a codec."""
+    """Raise QueryError, a ValueError too, unless vectors of `dim` components can be stored in a codec."""
     if codec not in CODECS:
-        raise ValueError(f"codec must be one of {', '.join(CODECS)}; got {codec!r}")
+        raise QueryError(f"codec must be one of {', '.join(CODECS)}; got {codec!r}")
     if dim < 1 or dim % PACKED.get(codec, 1):
-        raise ValueError(f"{codec} packs {PACKED.get(codec, 1)} components into a byte; {dim} do not divide by that")
+        raise QueryError(f"{codec} packs {PACKED.get(codec, 1)} components into a byte; {dim} do not divide by that")
 
 
 def width(codec: str, dim: int) -> int:

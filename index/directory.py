@@ -87,10 +87,7 @@ class Index:
                 f"codec is one of {', '.join(CODECS)}, candidates of {', '.join(STAGES)}, pool 1 or more; "
                 f"got {codec}, {stage}, {pool}"
             )
-        try:
-            check_dim(codec, dim)
-        except ValueError as error:
-            raise QueryError(str(error)) from error
+        check_dim(codec, dim)
         path = Path(folder).absolute()
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings = Settings(uuid.uuid4().hex, dim, single_dim or dim, codec, stage, fingerprint, pool)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from index import catalog
+from index import cache, catalog
 from index import settings as stored
 from index.blocks import Block, Extent
 from index.codec import CENTRED, CODECS, check_dim, decode
@@ -24,6 +24,7 @@ from index.pooling import pool_tokens
 from index.settings import Settings
 from index.snapshot import Snapshot
 from index.store import ShardWriter, shard_path, sync_folder
+from index.upkeep import bytes_of
 from index.writer import Writer
 
 FINENESS = ("binary", "int4", "int8", "fp16")
@@ -40,7 +41,7 @@ def recode(
     What a coarser codec or pooling took away does not come back: `note` in the result says so where it applies. Raises
     QueryError for settings that do not fit, DamageError where a page is not as it was written, IndexLocked, DiskFull.
     """
-    before = _bytes(index)
+    before = bytes_of(index.folder)
     with index.writing() as writer:
         old = writer.settings
         new = _wanted(old, codec, pool)
@@ -48,7 +49,7 @@ def recode(
         if new != old:
             _recode(index, writer, new, pages, progress or (lambda done, total: None))
     facts = {"codec": new.codec, "pool": new.pool, "pages": len(pages) if new != old else 0}
-    return facts | {"bytes_before": before, "bytes_after": _bytes(index), "note": _note(old, new)}
+    return facts | {"bytes_before": before, "bytes_after": bytes_of(index.folder), "note": _note(old, new)}
 
 
 def _wanted(old: Settings, codec: str | None, pool: int | None) -> Settings:
@@ -56,10 +57,7 @@ def _wanted(old: Settings, codec: str | None, pool: int | None) -> Settings:
     new = new if new.codec in CENTRED else new._replace(centre="")
     if new.codec not in CODECS:
         raise QueryError(f"codec is one of {', '.join(CODECS)}; got {codec!r}")
-    try:
-        check_dim(new.codec, new.dim)
-    except ValueError as error:
-        raise QueryError(str(error)) from error
+    check_dim(new.codec, new.dim)
     if new.pool < old.pool:
         raise QueryError(
             f"the index keeps one vector for {old.pool} tokens, so pool is {old.pool} or more; got {pool}. "
@@ -82,8 +80,7 @@ def _recode(index: Index, writer: Writer, new: Settings, pages: list[int], progr
         if new.codec in CENTRED:
             new = _centred(writer, snapshot, new, pages)
         copy = ShardWriter(index.folder, new.layout, before, max([writer.shards.first - 1, *before]) + 1)
-        for derived in (index.folder / "cache").glob("*"):  # from vectors that will not be these
-            derived.unlink()
+        cache.clear(index.folder)  # made of vectors that will not be these
         try:
             with catalog.transaction(writer.db):
                 for start in range(0, len(pages), _AT_ONCE):
@@ -161,7 +158,3 @@ def _adopt(writer: Writer, copy: ShardWriter, new: Settings, before: dict[int, i
         writer.drop_shard(shard)
     stored.write(writer.db, new)
     writer.next_generation()
-
-
-def _bytes(index: Index) -> int:
-    return sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())

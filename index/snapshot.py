@@ -149,8 +149,7 @@ class Snapshot:
     def pooled(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, D) float32: the pooled vectors of pages; zeros for a damaged one."""
         rows, starts, lengths = self._places(np.asarray(ids, np.int64).reshape(-1))
-        layout, pooled = self.layout, np.zeros((len(rows), self.layout.single_dim), "<f2")
-        per_token = layout.row_bytes + layout.scale_bytes
+        per_token, pooled = self.layout.token_bytes, np.zeros((len(rows), self.layout.single_dim), "<f2")
         for i in np.flatnonzero(starts):
             ctypes.memmove(pooled[i].ctypes.data, int(starts[i]) + int(lengths[i]) * per_token, pooled[i].nbytes)
         return pooled.astype(np.float32)

@@ -134,7 +134,7 @@ def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
 
     Returns bytes before and after. Raises IndexLocked, DiskFull.
     """
-    before = _bytes(index.folder)
+    before = bytes_of(index.folder)
     with index.writing() as writer:
         _drop_orphans(writer)
         for shard, dead, size in _dead(writer):
@@ -142,12 +142,11 @@ def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
                 _move(index, writer, shard)
         if purge:
             _purge(index, writer)
-    return {"bytes_before": before, "bytes_after": _bytes(index.folder)}
+    return {"bytes_before": before, "bytes_after": bytes_of(index.folder)}
 
 
 def _purge(index: Index, writer: Writer) -> None:
-    for derived in (index.folder / "cache").glob("*"):  # half a cache of a killed process too
-        derived.unlink()
+    cache.clear(index.folder)
     writer.db.execute("INSERT INTO page_search(page_search) VALUES ('optimize')")
     writer.db.execute("VACUUM")
     failpoint("purge vacuumed")
@@ -202,11 +201,11 @@ def rebuild(index: Index) -> dict[str, Any]:
             pages = sum(lane.put_document(writer.db, row) for row in documents)
             writer.next_generation()
         failpoint("rebuilt")
-        for path in (index.folder / "cache").glob("*"):
-            path.unlink()
+        cache.clear(index.folder)
         index.forget()
     return {"pages": pages}
 
 
-def _bytes(folder: Path) -> int:
+def bytes_of(folder: Path) -> int:
+    """Of all files of an index."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

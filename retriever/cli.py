@@ -274,8 +274,5 @@ def demo(documents: Path | None, index: Path, as_json: bool) -> int:
     return run(documents, index, as_json)
 
 
-for command in (*maintenance.COMMANDS, models.models):
-    octavo.add_command(command)
-
-for command in evaluation.COMMANDS:
+for command in (*maintenance.COMMANDS, models.models, *evaluation.COMMANDS):
     octavo.add_command(command)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from index import Ragged, candidates
 from index.candidates import Queries
-from index.codec import CENTRED, CODECS, PACKED, encode, width
+from index.codec import CENTRED, CODECS, PACKED, encode
 from index.errors import QueryError
 from index.ragged import Codes
 from index.snapshot import Snapshot
@@ -67,7 +68,7 @@ def measure(retriever: Retriever, texts: Sequence[str] | None, told: Told = None
             return top(score(Ragged.of([tokens[i]]), ids, snapshot)[0], ids, snapshot, K)[1]
 
         exact, times = _timed(whole, asked)
-        stages = [Setting("exact", 1.0, times, _row_bytes(snapshot))]
+        stages = [Setting("exact", 1.0, times, snapshot.layout.token_bytes)]
         for done, kind in enumerate(("codes", "pooled"), 2):
             tell(done, 5)
             stages += _stage(snapshot, kind, tokens, singles, exact)
@@ -121,24 +122,20 @@ def _stage(
 def _codecs(snapshot: Snapshot, tokens: list[np.ndarray]) -> list[Setting]:
     """Each codec that is coarser than the stored one, over every page of at most PAGES, against what is stored."""
     ids = np.sort(np.random.default_rng(0).permutation(snapshot.state.ids)[:PAGES])
-    pages, dim = snapshot.vectors(ids), snapshot.layout.dim
-    centre = pages.values.mean(axis=0) if len(pages.values) else np.zeros(dim, np.float32)
-    stored = _row_bytes(snapshot)
-    exact: list[np.ndarray] = []
-    settings = []
-    for codec, kind in [(snapshot.layout.codec, None), *CODECS.items()]:
-        size = width(codec, dim) * CODECS[codec].itemsize + (2 if codec != "fp16" else 0)
-        if kind is None:
-            codes: Any = snapshot.gather(ids)
-        elif size >= stored or dim % PACKED.get(codec, 1):
-            continue
-        else:
-            middle = centre if codec in CENTRED else None
-            values, scales = encode(pages.values, codec, middle)
-            codes = Codes(values, pages.offsets, codec, scales, middle)
-        rows, ms = _timed(lambda i, codes=codes: _best(maxsim(tokens[i], codes)), tokens)  # type: ignore[misc]
-        exact = exact or rows
-        settings.append(Setting(codec, _recall(exact, rows), ms, size))
+    stored, pages = snapshot.layout, snapshot.vectors(ids)
+    centre = pages.values.mean(axis=0) if len(pages.values) else np.zeros(stored.dim, np.float32)
+
+    def best(codes: Codes) -> tuple[list[np.ndarray], float]:
+        return _timed(lambda i: _best(maxsim(tokens[i], codes)), tokens)
+
+    exact, ms = best(snapshot.gather(ids))
+    settings = [Setting(stored.codec, _recall(exact, exact), ms, stored.token_bytes)]
+    for codec in CODECS:
+        layout = replace(stored, codec=codec, centre=centre if codec in CENTRED else None)
+        if layout.token_bytes < stored.token_bytes and not stored.dim % PACKED.get(codec, 1):
+            values, scales = encode(pages.values, codec, layout.centre)
+            rows, ms = best(Codes(values, pages.offsets, codec, scales, layout.centre))
+            settings.append(Setting(codec, _recall(exact, rows), ms, layout.token_bytes))
     return settings
 
 
@@ -158,10 +155,6 @@ def _timed(search: Callable[[int], np.ndarray], queries: Sequence[Any]) -> tuple
 
 def _recall(exact: list[np.ndarray], found: list[np.ndarray]) -> float:
     return float(np.mean([np.isin(best, got).mean() for best, got in zip(exact, found, strict=True) if len(best)]))
-
-
-def _row_bytes(snapshot: Snapshot) -> int:
-    return snapshot.layout.row_bytes + snapshot.layout.scale_bytes
 
 
 def _cheapest(stages: list[Setting], goal: float) -> dict[str, Any] | None:
