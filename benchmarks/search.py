@@ -70,7 +70,7 @@ class Octavo:
         def search(n: int) -> Callable[[np.ndarray], list[int]]:
             def best(query: np.ndarray) -> list[int]:
                 with index.snapshot() as snapshot:
-                    hits = rank(snapshot, "a query", query, pool_mean(query), K, "visual", None, n)
+                    hits = rank(snapshot, ["a query"], query, pool_mean(query), K, "visual", None, n)
                 return [hit.page - 1 for hit in hits]
 
             return best

@@ -135,7 +135,9 @@ def add(
 
 
 @octavo.command()
-@click.argument("query", nargs=-1, required=True)
+@click.argument("query", nargs=-1)
+@click.option("--image", metavar="FILE", help="Ask with a picture, alone or beside QUERY.")
+@click.option("--like", metavar="DOC#PAGE", help="Ask with a page of the index, alone or beside QUERY.")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="How many pages.")
 @click.option("--mode", type=click.Choice(["hybrid", "visual", "text"]), default="hybrid", show_default=True)
 @click.option("--where", "conditions", multiple=True, metavar="FILTER", help="field=value, or JSON; may be repeated.")
@@ -143,6 +145,8 @@ def add(
 @common
 def search(
     query: tuple[str, ...],
+    image: str | None,
+    like: str | None,
     k: int,
     mode: str,
     conditions: tuple[str, ...],
@@ -150,13 +154,16 @@ def search(
     index: str | None,
     as_json: bool,
 ) -> int:
-    """Find the pages that answer QUERY, best first."""
-    text, filters = " ".join(query), where(conditions)
+    """Find the pages that answer QUERY, or are like a picture or a page, best first."""
+    text, filters = " ".join(query) if query else None, where(conditions)
+    if (image and like) or not (query or image or like):
+        raise click.UsageError("Ask with some words, with --image or --like, or with words and one of these.")
     limit = int(candidates) if candidates and candidates.isdecimal() else candidates
     with opened(index) as retriever:
-        hits = retriever.search(text, k=k, mode=mode, where=filters, candidates=limit)
+        hits = retriever.search(text, k, mode, filters, limit, image=image, like=like)
         if as_json:
-            term.emit({"query": text, "mode": mode, "hits": [hit.dict() for hit in hits]})
+            asked = {"query": text, "image": image, "like": like, "mode": mode}
+            term.emit({**asked, "hits": [hit.dict() for hit in hits]})
         elif hits:
             term.show_hits(hits)
         else:

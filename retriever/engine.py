@@ -17,7 +17,6 @@ import numpy as np
 
 from index import Index, Ragged, archive, upkeep
 from index.errors import NotAnIndex, QueryError
-from index.pooling import pool_mean
 from index.snapshot import Snapshot
 from index.upkeep import Damage
 from ingest.page import Encoder
@@ -25,6 +24,7 @@ from ingest.report import Progress, Report
 from retriever import documents
 from retriever.encoders import DEFAULT, check_encoder, load_encoder
 from retriever.hit import Evidence, Hit
+from retriever.query import Query, both, of_picture, of_texts, seen, stored, words_only
 from retriever.ranking import Found, check_search, normalised, rank
 from retriever.rerank import score
 
@@ -199,11 +199,11 @@ class Retriever:
 
     def page(self, document: str, number: int, query: str | None = None) -> Hit:
         """One page, as a Hit; with a query, its evidence and heat map. Raises UnknownDocument."""
-        vectors = self._encode([query])[0] if query else np.zeros((0, self.index.settings.dim), np.float32)
+        (asked,) = of_texts(self.encoder, [query]) if query else words_only([""], self.index.settings.dim)
         with self.index.snapshot() as snapshot:
             page = documents.page_id(snapshot, document, number)
-            lanes = {"visual": float(score(Ragged.of([vectors]), np.array([page]), snapshot)[0, 0])} if query else {}
-            return self._hits(snapshot, query or "", vectors, [Found(page, 0.0, lanes)])[0]
+            found = score(Ragged.of([asked.vectors]), np.array([page]), snapshot)[0, 0] if query else 0.0
+            return self._hits(snapshot, asked, [Found(page, 0.0, {"visual": float(found)} if query else {})])[0]
 
     def status(self) -> dict[str, Any]:
         """What is in the index, how it is stored, and every document that is not whole, with the reason."""
@@ -213,51 +213,49 @@ class Retriever:
 
     def search(
         self,
-        query: str | Sequence[str],
+        query: str | Sequence[str] | None = None,
         k: int = 10,
         mode: str = "hybrid",
         where: dict[str, Any] | None = None,
         candidates: int | str | None = None,
+        *,
+        image: Any = None,
+        like: str | Hit | None = None,
     ) -> Any:
         """The k best pages for a query, as list[Hit]; for a list of queries, a list of those.
 
-        mode: `visual` (MaxSim), `text` (BM25), or both fused. where: a filter over metadata and built-in fields
-        (index.where), applied before the k best are taken. candidates: how many pages of each lane are scored exactly
-        (150), or "all". Ties are broken by (document, page). Raises QueryError, and EncoderMismatch on first use.
+        image: a picture to ask with, alone or beside the query: a file's path, a PIL image or (H, W, 3) uint8; like: a
+        page of the index to ask with, "DOCUMENT#PAGE" or a Hit, which is not found itself. mode: `visual` (MaxSim),
+        `text` (BM25), or both fused. where: a filter over metadata and built-in fields (index.where), applied before
+        the k best are taken. candidates: how many pages of each lane are scored exactly (150), or "all". Ties are
+        broken by (document, page). Raises QueryError, UnknownDocument, FileNotFoundError, and EncoderMismatch on first
+        use.
         """
-        texts = [query] if isinstance(query, str) else list(query)
+        texts = [] if query is None else [query] if isinstance(query, str) else list(query)
         limit = check_search(texts, k, mode, candidates)
-        vectors = (
-            self._encode(texts) if mode != "text" else [np.zeros((0, self.index.settings.dim), np.float32)] * len(texts)
-        )
-        singles = self._singles(texts, vectors) if mode != "text" else np.zeros((len(texts), 0), np.float32)
+        if image is not None and like is not None or query is None and image is None and like is None:
+            raise QueryError(
+                "ask with a text, with a picture or page (image or like, not both), or with text and one"
+            )
+        asked = words_only(texts, self.index.settings.dim) if mode == "text" else of_texts(self.encoder, texts)
+        picture = None if image is None else seen(self.encoder, self.renderer, self._guard, image)
         with self.index.snapshot() as snapshot:
-            found = []
-            for text, vector, single in zip(texts, vectors, singles, strict=True):
-                ranked = rank(snapshot, text, vector, single, k, mode, where, limit)
-                found.append(self._hits(snapshot, text, vector, ranked))
-        return found[0] if isinstance(query, str) else found
+            if like is not None:
+                picture = stored(snapshot, like.id if isinstance(like, Hit) else like)
+            if picture is not None:
+                shown = of_picture(snapshot, picture)
+                asked = [shown] if query is None else [both(text, shown) for text in asked]
+            found = [
+                self._hits(snapshot, one, rank(snapshot, one.said, *one[1:3], k, mode, where, limit, one.page))
+                for one in asked
+            ]
+        return found if query is not None and not isinstance(query, str) else found[0]
 
-    def _encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        try:
-            vectors = self.encoder.encode_queries(texts)
-        except ValueError as error:
-            raise QueryError(str(error)) from error
-        if not all(len(vector) and np.isfinite(vector).all() for vector in vectors):
-            raise QueryError("the encoder gave a query no vectors, or some that are not finite")
-        return vectors
-
-    def _singles(self, texts: Sequence[str], vectors: Sequence[np.ndarray]) -> np.ndarray:
-        """(b, D): the encoder's own single vectors of the queries, else the normalised means."""
-        if self.encoder.single_dim is not None:
-            singles: np.ndarray = self.encoder.encode_queries_single(texts)  # type: ignore[attr-defined]
-            return singles
-        return np.stack([pool_mean(vector) for vector in vectors])
-
-    def _hits(self, snapshot: Snapshot, text: str, query: np.ndarray, ranked: Sequence[Found]) -> list[Hit]:
+    def _hits(self, snapshot: Snapshot, asked: Query, ranked: Sequence[Found]) -> list[Hit]:
         from retriever.explain import token_scores
 
-        names = self.encoder.query_tokens([text])[0] if len(query) else []
+        text, query = asked.text, asked.vectors
+        names = self.encoder.query_tokens([text])[0] if text and len(query) else []
         rows = snapshot.pages(found.page for found in ranked)
         hits = []
         for place, found in enumerate(ranked, 1):
@@ -271,7 +269,7 @@ class Retriever:
                     document=row["content"],
                     page=row["number"],
                     score=found.score,
-                    score_norm=normalised(found, query, text, words),
+                    score_norm=normalised(found, query, " ".join(asked.said), words),
                     rank=place,
                     path=row["path"] or "",
                     title=row["title"],

@@ -56,34 +56,55 @@ def check_search(texts: Sequence[str], k: int, mode: str, candidates: int | str 
 
 def rank(
     snapshot: Snapshot,
-    text: str,
+    said: Sequence[str],
     query: np.ndarray,
     single: np.ndarray,
     k: int,
     mode: str,
     where: dict[str, Any] | None,
     limit: int | None,
+    but: int | None = None,
 ) -> list[Found]:
-    """The k best pages, best first. query: (m, d), single: (D,), neither looked at in mode `text`; limit: candidates of
-    each lane, None for all."""
+    """The k best pages, best first. said: a text for each part of the query; query: (m, d), single: (D,), neither
+    looked at in mode `text`; limit: candidates of each lane, None for all; but: a page that is left out."""
     n = max(limit, k) if limit is not None else max(len(snapshot), 1)
-    text_scores, text_ids = snapshot.match(text, where) if mode != "visual" else (np.zeros(0), np.zeros(0, np.int64))
+    text_scores, text_ids, ceiling = np.zeros(0), np.zeros(0, np.int64), 0.0
+    if mode != "visual":
+        text_scores, text_ids, ceiling = _match(snapshot, said, where)
+        text_scores, text_ids = text_scores[text_ids != but], text_ids[text_ids != but]
     if mode == "text":
         return _found(*top(text_scores, text_ids, snapshot, k), "text")
-    queries = Ragged.of([query])
-    _, ids = snapshot.first_stage.search(Queries(queries, single[None]), n, snapshot.allowed(where))[0]
+    queries, more = Ragged.of([query]), int(but is not None)
+    _, ids = snapshot.first_stage.search(Queries(queries, single[None]), n + more, snapshot.allowed(where))[0]
+    ids = ids[ids != but]
     visual, ids = top(score(queries, ids, snapshot)[0], ids, snapshot, n)
     if mode == "visual":
         return _found(visual[:k], ids[:k], "visual")
-    more = np.setdiff1d(text_ids[: max(k, n // TEXT_SHARE)], ids)
-    visual, ids = np.concatenate([visual, score(queries, more, snapshot)[0]]), np.concatenate([ids, more])
+    rest = np.setdiff1d(text_ids[: max(k, n // TEXT_SHARE)], ids)
+    visual, ids = np.concatenate([visual, score(queries, rest, snapshot)[0]]), np.concatenate([ids, rest])
     bm25 = dict(zip(text_ids.tolist(), text_scores.tolist(), strict=True))
     words = np.array([bm25.get(page, 0.0) for page in ids.tolist()])
     lanes = {
         page: _lanes(seen, said) for page, seen, said in zip(ids.tolist(), visual.tolist(), words.tolist(), strict=True)
     }
-    scores, ids = top(fuse(visual, words, snapshot.ceiling(text)), ids, snapshot, k)
+    scores, ids = top(fuse(visual, words, ceiling), ids, snapshot, k)
     return [Found(page, value, lanes[page]) for page, value in zip(ids.tolist(), scores.tolist(), strict=True)]
+
+
+def _match(
+    snapshot: Snapshot, said: Sequence[str], where: dict[str, Any] | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """BM25 of the pages (n,), their ids (n,), best first, and what no page can pass; of several texts, the sum of their
+    shares of that."""
+    found = [(*snapshot.match(text, where), snapshot.ceiling(text)) for text in said]
+    if len(found) == 1:
+        return found[0]
+    shares: dict[int, float] = {}
+    for scores, ids, ceiling in found:
+        for page, value in zip(ids.tolist(), scores.tolist(), strict=True):
+            shares[page] = shares.get(page, 0.0) + value / max(ceiling, 1e-12)
+    ids = np.array(sorted(shares, key=lambda page: (-shares[page], page)), np.int64)
+    return np.array([shares[page] for page in ids.tolist()]), ids, float(sum(ceiling > 0 for *_, ceiling in found))
 
 
 def _found(scores: np.ndarray, ids: np.ndarray, lane: str) -> list[Found]:

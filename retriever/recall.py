@@ -19,6 +19,7 @@ from index.codec import CENTRED, CODECS, PACKED, encode
 from index.errors import QueryError
 from index.ragged import Codes
 from index.snapshot import Snapshot
+from retriever import query
 from retriever.kernels import maxsim
 from retriever.rerank import score, top
 
@@ -60,7 +61,7 @@ def measure(retriever: Retriever, texts: Sequence[str] | None, told: Told = None
             raise QueryError(f"{snapshot.folder}: no page has {WORDS} words to make questions of; give some: --queries")
         tell(0, 5)
         tokens = retriever.encoder.encode_queries(asked)
-        singles = retriever._singles(asked, tokens)
+        singles = query.singles(retriever.encoder, asked, tokens)
         tell(1, 5)
         ids = snapshot.state.ids
 
