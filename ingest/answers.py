@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .drawing import MAX_TEXT, MAX_TITLE, MAX_WORD, MAX_WORDS, Failed, clean_title
+from .drawing import MAX_PASSAGE, MAX_TEXT, MAX_TITLE, MAX_WORD, MAX_WORDS, Failed, clean_title
 from .page import Page, Words
 from .wire import ForgedMessage
 
@@ -32,8 +32,8 @@ class Opened(NamedTuple):
 
 
 def most_bytes(max_pixels: int) -> int:
-    """The largest payload of a page: pixels, boxes, text in UTF-8."""
-    return max_pixels * 3 + MAX_WORDS * 16 + MAX_TEXT * 4 + MAX_WORDS
+    """The largest payload of a page: pixels, boxes, text in UTF-8, passage."""
+    return max_pixels * 3 + MAX_WORDS * 16 + MAX_TEXT * 4 + MAX_WORDS + MAX_PASSAGE * 4
 
 
 def opened(header: dict[str, Any]) -> Opened:
@@ -56,11 +56,13 @@ def page(number: int, header: dict[str, Any], payload: bytearray, *, max_pixels:
         raise ForgedMessage(f"{width} x {height} pixels, {max_pixels} were asked for at most")
     count = _whole(header, "words", 0, MAX_WORDS)
     pixels, boxes = width * height * 3, count * 16
-    if len(payload) < pixels + boxes:
-        raise ForgedMessage(f"{len(payload)} bytes for {pixels} of pixels and {boxes} of boxes")
+    passage = _whole(header, "passage", 0, MAX_PASSAGE * 4) if "passage" in header else 0
+    if len(payload) < pixels + boxes + passage:
+        raise ForgedMessage(f"{len(payload)} bytes for {pixels} of pixels, {boxes} of boxes, {passage} of a passage")
     image = np.frombuffer(payload, np.uint8, pixels).reshape(height, width, 3)
-    words = _words(count, payload, pixels, pixels + boxes)
-    return Page(number, image, words, _points(header, "width"), _points(header, "height"))
+    end = len(payload) - passage
+    words = _words(count, payload, pixels, pixels + boxes, end)
+    return Page(number, image, words, _points(header, "width"), _points(header, "height"), _passage(payload, end))
 
 
 def seconds(header: dict[str, Any], most: float) -> float:
@@ -85,12 +87,22 @@ def protection(ready: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _words(count: int, payload: bytearray, boxes_at: int, texts_at: int) -> Words:
+def _passage(payload: bytearray, start: int) -> str:
+    try:
+        text = bytes(memoryview(payload)[start:]).decode()
+    except UnicodeDecodeError:
+        raise ForgedMessage("a passage that is no UTF-8") from None
+    if len(text) > MAX_PASSAGE:
+        raise ForgedMessage(f"a passage of {len(text)} characters")
+    return text
+
+
+def _words(count: int, payload: bytearray, boxes_at: int, texts_at: int, end: int) -> Words:
     boxes = np.frombuffer(payload, "<f4", count * 4, boxes_at).reshape(count, 4).astype(np.float32)
     if not np.isfinite(boxes).all() or (boxes[:, :2] > boxes[:, 2:]).any():
         raise ForgedMessage("boxes that are none")
     try:
-        text = bytes(memoryview(payload)[texts_at:]).decode()
+        text = bytes(memoryview(payload)[texts_at:end]).decode()
     except UnicodeDecodeError:
         raise ForgedMessage("text that is no UTF-8") from None
     found = text.split()

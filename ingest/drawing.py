@@ -16,6 +16,7 @@ MAX_WORDS = 20_000
 MAX_WORD = 1_000  # characters
 MAX_TEXT = 1_000_000  # characters a page
 MAX_TITLE = 500
+MAX_PASSAGE = 20_000  # characters of a page of a text file
 
 Box = tuple[float, float, float, float]
 Word = tuple[str, Box]
@@ -40,7 +41,7 @@ class Failed(Exception):
 
 class Drawing(NamedTuple):
     """A drawn page. pixels: height_px rows of width_px RGB bytes; words: boxes in fractions of the page; width, height:
-    points."""
+    points; passage: the text itself, of a page of a text file."""
 
     width_px: int
     height_px: int
@@ -48,6 +49,7 @@ class Drawing(NamedTuple):
     words: Sequence[Word]
     width: float
     height: float
+    passage: str = ""
 
 
 class Caps(NamedTuple):

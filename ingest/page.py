@@ -38,13 +38,14 @@ class Words:
 @dataclass(frozen=True, slots=True)
 class Page:
     """A rendered page. number: from 1; image: (H, W, 3) uint8 RGB; words: the file's own text layer, empty where it has
-    none; width, height: in points (1/72 inch)."""
+    none; width, height: in points (1/72 inch); passage: the text itself where the file is one, "" elsewhere."""
 
     number: int
     image: np.ndarray
     words: Words
     width: float
     height: float
+    passage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

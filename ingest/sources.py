@@ -20,6 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
+_TEXT = (
+    ".txt .text .md .markdown .rst .adoc .org .tex .py .pyi .js .jsx .mjs .ts .tsx .c .h .cc .cpp .hh .hpp .cs .cu .go"
+    " .rs .java .kt .scala .swift .rb .php .pl .lua .r .jl .sh .sql .ex .exs .erl .hs .ml .lisp .el .dart .zig .f90"
+    " .toml .yaml .yml .cmake .proto"
+)
 SUFFIXES = {
     ".pdf": "pdf",
     ".png": "png",
@@ -30,11 +35,12 @@ SUFFIXES = {
     ".tif": "tiff",
     ".tiff": "tiff",
     ".webp": "webp",
-}
-KINDS = ("pdf", "png", "jpeg", "tiff", "webp")
-SUPPORTED = "PDF, PNG, JPEG, TIFF and WebP files are supported"
+} | dict.fromkeys(_TEXT.split(), "text")
+KINDS = ("pdf", "png", "jpeg", "tiff", "webp", "text")
+SUPPORTED = "PDF, PNG, JPEG, TIFF, WebP and text files (.txt, .md, .py and the like) are supported"
 IGNORE_FILE = ".octavoignore"
 MAX_BYTES = 512 * 2**20
+MAX_TEXT_BYTES = 16 * 2**20
 
 _HEAD = 1024  # readers accept %PDF anywhere in the first 1024 bytes (ISO 32000-1, annex H.3, note 13)
 _MAGIC = (
@@ -45,6 +51,7 @@ _MAGIC = (
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
 )
+_NOT_CONTROL = bytes({*range(8, 14), 27, *range(32, 256)} - {127})
 _OPEN = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
     _OPEN |= getattr(os, _flag, 0)
@@ -130,6 +137,12 @@ def sniff(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     return "pdf" if b"%PDF" in head[:_HEAD] else None
+
+
+def is_text(data: bytes) -> bool:
+    """Whether bytes may be text: no control characters but white space, backspace and escape; anything after a UTF-16
+    mark."""
+    return data[:2] in (b"\xff\xfe", b"\xfe\xff") or not data.translate(None, _NOT_CONTROL)
 
 
 def _named(path: Path) -> tuple[Path, os.stat_result]:
@@ -239,6 +252,8 @@ def _judge(path: Path, status: os.stat_result, head: bytes, max_bytes: int) -> S
         return Unreadable(path, "empty", "the file has no bytes")
     kind = sniff(head)
     suffix = path.suffix.lower()
+    if SUFFIXES.get(suffix) == "text" and (kind is None or kind == "pdf" and not head.startswith(b"%PDF")):
+        return _judge_text(path, status, head)
     if kind is None and SUFFIXES.get(suffix) != "pdf":  # the renderer tries to repair what calls itself a PDF
         what = f"starts with {head[:8]!r}, which is none of them"
         return Unreadable(path, "unsupported", f"{SUPPORTED}; this file {what}")
@@ -246,6 +261,15 @@ def _judge(path: Path, status: os.stat_result, head: bytes, max_bytes: int) -> S
         sizes = f"{status.st_size / 2**20:,.1f} MiB, more than the limit of {max_bytes / 2**20:,.1f} MiB"
         return Unreadable(path, "oversize", f"the file has {sizes}; raise max_bytes to take it")
     return Source(path, kind or "pdf", status.st_size, status.st_mtime_ns)
+
+
+def _judge_text(path: Path, status: os.stat_result, head: bytes) -> Source | Unreadable:
+    if not is_text(head):
+        return Unreadable(path, "unsupported", f"{SUPPORTED}; this file is called one and holds bytes that no text has")
+    if status.st_size > MAX_TEXT_BYTES:
+        sizes = f"{status.st_size / 2**20:,.1f} MiB, a text file {MAX_TEXT_BYTES // 2**20} MiB at most; split it"
+        return Unreadable(path, "oversize", f"the file has {sizes}")
+    return Source(path, "text", status.st_size, status.st_mtime_ns)
 
 
 def _not_regular(mode: int) -> str:

@@ -69,6 +69,10 @@ class Documents:
         content = hashlib.blake2b(data, digest_size=16).hexdigest()
         if request["kind"] == "pdf":
             self.opened = self.engine.open_pdf(data, request["password"])
+        elif request["kind"] == "text":
+            from .passage import Passages
+
+            self.opened = Passages(data)
         else:
             from .picture import Picture
 
@@ -116,14 +120,16 @@ def _pack(drawing: Drawing) -> Reply:
     texts = "\n".join(text for text, _ in drawing.words).encode("utf-8", "replace")
     flat = [value for _, box in drawing.words for value in box]
     boxes = struct.pack(f"<{len(flat)}f", *flat)
+    passage = drawing.passage.encode("utf-8", "replace")
     header = {
         "width_px": drawing.width_px,
         "height_px": drawing.height_px,
         "words": len(drawing.words),
         "width": drawing.width,
         "height": drawing.height,
+        "passage": len(passage),
     }
-    return header, [drawing.pixels, boxes, texts]
+    return header, [drawing.pixels, boxes, texts, passage]
 
 
 def _read(fd: int, limit: int) -> bytes:
@@ -150,12 +156,14 @@ def _warm_up(engine: Any) -> None:
     """Draw one page with text and decode one image of each format: loads what is loaded lazily."""
     import io
 
+    from .passage import Passages
     from .picture import Image, Picture
 
     caps = Caps(10_000, 100, 50)
     document = engine.open_pdf(_SMALL_PDF, None)
     document.draw(1, 72, caps)
     document.close()
+    Passages(b"Octavo").draw(1, 72, caps)
     for kind in ("png", "jpeg", "tiff", "webp"):
         held = io.BytesIO()
         Image.new("RGB", (8, 8)).save(held, kind, **({"compression": "tiff_lzw"} if kind == "tiff" else {}))

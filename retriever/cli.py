@@ -103,6 +103,7 @@ def _finish(report: Any, as_json: bool) -> int:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out files, as in .gitignore; may be repeated.")
 @click.option("--metadata", metavar="JSON", help="Stored with each document, for --where: '{\"year\": 2023}'.")
 @click.option("--encoder", metavar="NAME", help="For a new index; the one in the package by default.")
+@click.option("--task", metavar="TASK", help="Of the encoder, for a new index: text-matching, code (retrieval).")
 @click.option("--codec", type=click.Choice(CODECS), help="For a new index: how vectors are kept (int8).")
 @click.option("--pool", type=click.IntRange(min=1), help="For a new index: so many tokens become one vector (1).")
 @click.option("--dry-run", is_flag=True, help="Say how many pages, bytes and minutes it would be; change nothing.")
@@ -114,6 +115,7 @@ def add(
     exclude: tuple[str, ...],
     metadata: str | None,
     encoder: str | None,
+    task: str | None,
     codec: str | None,
     pool: int | None,
     dry_run: bool,
@@ -125,7 +127,8 @@ def add(
 ) -> int:
     """Index files and folders. What is there already is skipped; a killed add goes on where it was."""
     extra = json_object(metadata, "--metadata") if metadata else None
-    new = {name: value for name, value in (("encoder", encoder), ("codec", codec), ("pool", pool)) if value}
+    given = {"encoder": encoder, "task": task, "codec": codec, "pool": pool}
+    new = {name: value for name, value in given.items() if value}
     with (
         opened(index, create=True, renderer=renderer, limits=limits(limit), **new) as retriever,
         term.progress(as_json) as progress,

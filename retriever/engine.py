@@ -57,6 +57,7 @@ class Retriever:
         codec: str = "int8",
         pool: int = 1,
         candidates: str = "auto",
+        task: str | None = None,
         renderer: str = "pymupdf",
         limits: Limits | None = None,
     ) -> Retriever:
@@ -64,8 +65,9 @@ class Retriever:
 
         encoder: an Encoder or the name of one; None takes the one that filled the index, or octavo-box-1 for a new one.
         codec (`fp16`, `int8`, `int4`, `binary`), pool (how many tokens become one stored vector) and candidates
-        (`auto`, `exact`, `codes`, `pooled`) are for a new index; an existing one knows its own. create: False refuses a
-        folder with no index. renderer: `pymupdf` or `pdfium`.
+        (`auto`, `exact`, `codes`, `pooled`) and task (of an encoder that is named and has tasks: `retrieval`,
+        `text-matching`, `code`) are for a new index; an existing one knows its own. create: False refuses a folder with
+        no index. renderer: `pymupdf` or `pdfium`.
 
         Raises NotAnIndex, FormatError, EncoderMismatch, DamageError; all are OctavoError.
         """
@@ -76,7 +78,8 @@ class Retriever:
             if not create or (folder / "catalog.sqlite3").exists():
                 raise
             index = None
-        options = {"codec": codec, "pool": pool, "stage": candidates, "renderer": renderer, "limits": limits}
+        options = {"codec": codec, "pool": pool, "stage": candidates, "renderer": renderer}
+        options |= {"limits": limits, "task": task}
         return cls(folder, index, encoder, options)
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -93,8 +96,9 @@ class Retriever:
         """The encoder, loaded when first needed."""
         with self._guard:
             if self._encoder is None or isinstance(self._encoder, str):
-                stored = self._index.settings.fingerprint["name"] if self._index is not None else DEFAULT
-                self._encoder = load_encoder(self._encoder or stored)
+                stored = {"name": DEFAULT} if self._index is None else self._index.settings.fingerprint
+                task = self._options["task"] or stored.get("task")
+                self._encoder = load_encoder(self._encoder or stored["name"], task=task)
                 if self._index is not None:
                     check_encoder(self._encoder, self._index.folder, self._index.settings.fingerprint)
             return self._encoder
@@ -234,9 +238,7 @@ class Retriever:
         texts = [] if query is None else [query] if isinstance(query, str) else list(query)
         limit = check_search(texts, k, mode, candidates)
         if image is not None and like is not None or query is None and image is None and like is None:
-            raise QueryError(
-                "ask with a text, with a picture or page (image or like, not both), or with text and one"
-            )
+            raise QueryError("ask with a text, with a picture or page (image or like, not both), or with text and one")
         asked = words_only(texts, self.index.settings.dim) if mode == "text" else of_texts(self.encoder, texts)
         picture = None if image is None else seen(self.encoder, self.renderer, self._guard, image)
         with self.index.snapshot() as snapshot:

@@ -144,11 +144,21 @@ def show_page(hit: Any, query: str | None) -> None:
     out.print(f"{title}, page {hit.page} of {hit.pages}", style="bold", soft_wrap=True)
     out.print(printable(hit.url), style="dim", soft_wrap=True)
     if not query:
-        click.echo(printable(" ".join(hit.evidence.words)) or "(no words)")
+        click.echo(_words(hit) or "(no words)")
         return
     out.print(marked(hit, out), soft_wrap=True)
     for (x0, y0, x1, y1), weight in hit.boxes():
         click.echo(f"  {weight:4.0%}  {x0:.3f} {y0:.3f} {x1:.3f} {y1:.3f}")
+
+
+def _words(hit: Any) -> str:
+    """The words of a page; those of a text file as its lines."""
+    words, boxes = hit.evidence.words, hit.evidence.word_boxes
+    if hit.kind != "text" or len(words) != len(boxes):
+        return printable(" ".join(words))
+    from ingest.passage import laid_out
+
+    return "\n".join(printable(row) for row in laid_out(words, boxes).split("\n"))
 
 
 def marked(hit: Any, out: Console) -> Text:

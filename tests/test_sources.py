@@ -35,7 +35,7 @@ def only(found: Iterator[Source | Unreadable]) -> Source | Unreadable:
 
 
 def test_a_folder_gives_its_supported_files_in_sorted_order(tmp_path: Path) -> None:
-    for name in ("b.pdf", "a/z.pdf", "a/c.PNG", "c.txt", "a/deep/er/x.tiff", "d.jpg"):
+    for name in ("b.pdf", "a/z.pdf", "a/c.PNG", "c.zip", "a/deep/er/x.tiff", "d.jpg"):
         put(tmp_path / name)
     assert names(tmp_path, find([tmp_path])) == ["a/c.PNG", "a/deep/er/x.tiff", "a/z.pdf", "b.pdf", "d.jpg"]
     assert names(tmp_path, find(tmp_path)) == names(tmp_path, find([str(tmp_path)]))
@@ -149,7 +149,7 @@ def test_other_content_is_unsupported_with_the_reason(tmp_path: Path) -> None:
         item = only(find([path]))
         assert isinstance(item, Unreadable)
         assert item.state == "unsupported"
-        assert "PDF, PNG, JPEG, TIFF and WebP files are supported" in item.reason
+        assert "PDF, PNG, JPEG, TIFF, WebP and text files" in item.reason
         assert item.reason.isprintable()
 
 

@@ -36,6 +36,8 @@ def load_encoder(
     is not supported, not there, damaged or not working.
     """
     name = str(name_or_path)
+    if name in _ENCODERS and task is not None:
+        raise QueryError(f"{name} has no tasks; leave task out, or name an encoder that has: see octavo models")
     if name in _ENCODERS:
         module, attribute = _ENCODERS[name].split(":")
         encoder: Encoder = getattr(importlib.import_module(module), attribute)()

@@ -57,8 +57,15 @@ class PictureEncoder:
         return None
 
     def encode_pages(self, pages: Sequence[Page]) -> list[PageTokens]:
-        """A page -> its picture's token vectors (t, d), their cells (zeros for tokens of the prompt), and (D,)."""
-        found = self.embed_pictures([page.image for page in pages])
+        """A page -> its picture's token vectors (t, d), their cells (zeros for tokens of the prompt), and (D,).
+
+        A passage of a text file is embedded as text by families that do that, else by its picture."""
+        reads = type(self).embed_passages is not PictureEncoder.embed_passages
+        texts = [place for place, page in enumerate(pages) if reads and page.passage]
+        rest = [place for place in range(len(pages)) if place not in set(texts)]
+        embedded = self.embed_passages([pages[i].passage for i in texts]) if texts else []
+        embedded += self.embed_pictures([pages[i].image for i in rest]) if rest else []
+        found = [one for _, one in sorted(zip(texts + rest, embedded, strict=True), key=lambda pair: pair[0])]
         return [PageTokens(plain(e.multi), e.boxes, None, None if e.single is None else plain(e.single)) for e in found]
 
     def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:

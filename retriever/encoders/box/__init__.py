@@ -121,7 +121,7 @@ class BoxEncoder:
         return found if not real or len(found.text) > len(page.words.text) else None
 
     def _page(self, page: Page) -> PageTokens:
-        read = self.read(page)
+        read = None if page.passage else self.read(page)
         words = page.words if read is None else read
         taken: list[Piece] = []
         boxes: list[np.ndarray] = []
