@@ -104,6 +104,8 @@ def _finish(report: Any, as_json: bool) -> int:
 @click.option("--metadata", metavar="JSON", help="Stored with each document, for --where: '{\"year\": 2023}'.")
 @click.option("--encoder", metavar="NAME", help="For a new index; the one in the package by default.")
 @click.option("--task", metavar="TASK", help="Of the encoder, for a new index: text-matching, code (retrieval).")
+@click.option("--single", is_flag=True, help="For a new index: one vector a page, in FAISS.")
+@click.option("--dim", type=click.IntRange(min=1), help="Of --single: a Matryoshka dimension of the encoder (all).")
 @click.option("--codec", type=click.Choice(CODECS), help="For a new index: how vectors are kept (int8).")
 @click.option("--pool", type=click.IntRange(min=1), help="For a new index: so many tokens become one vector (1).")
 @click.option("--dry-run", is_flag=True, help="Say how many pages, bytes and minutes it would be; change nothing.")
@@ -116,6 +118,8 @@ def add(
     metadata: str | None,
     encoder: str | None,
     task: str | None,
+    single: bool,
+    dim: int | None,
     codec: str | None,
     pool: int | None,
     dry_run: bool,
@@ -127,7 +131,10 @@ def add(
 ) -> int:
     """Index files and folders. What is there already is skipped; a killed add goes on where it was."""
     extra = json_object(metadata, "--metadata") if metadata else None
-    given = {"encoder": encoder, "task": task, "codec": codec, "pool": pool}
+    if dim and not single:
+        raise click.UsageError("--dim is the dimension of single vectors: give --single too.")
+    given = {"encoder": encoder, "task": task, "codec": codec, "pool": pool, "dim": dim}
+    given["vectors"] = "single" if single else None
     new = {name: value for name, value in given.items() if value}
     with (
         opened(index, create=True, renderer=renderer, limits=limits(limit), **new) as retriever,

@@ -216,6 +216,8 @@ def status(retriever: Retriever) -> dict[str, Any]:
             "bytes_by_part": stored,
             "dead_bytes": max(0, sum(state.shards.ends.values()) - 64 * len(state.shards.ends) - live),
             "encoder": index.settings.fingerprint["name"],
+            "vectors": index.settings.fingerprint.get("vectors", "tokens"),
+            "dim": index.settings.dim,
             "codec": index.settings.codec,
             "pool": index.settings.pool,
             "candidates": snapshot.stage,

@@ -23,6 +23,7 @@ from ingest.page import Encoder
 from ingest.report import Progress, Report
 from retriever import documents
 from retriever.encoders import DEFAULT, check_encoder, load_encoder
+from retriever.encoders.single import SingleVectors
 from retriever.hit import Evidence, Hit
 from retriever.query import Query, both, of_picture, of_texts, seen, stored, words_only
 from retriever.ranking import Found, check_search, normalised, rank
@@ -44,8 +45,10 @@ class Retriever:
         self._encoder = encoder
         self._renderer: Renderer | None = None
         self._guard = threading.RLock()
-        if index is not None and encoder is not None:
-            check_encoder(encoder, index.folder, index.settings.fingerprint)
+        if encoder is not None and not isinstance(encoder, str):
+            self._encoder = self._seen(encoder)
+        if index is not None and self._encoder is not None:
+            check_encoder(self._encoder, index.folder, index.settings.fingerprint)
 
     @classmethod
     def open(
@@ -58,6 +61,8 @@ class Retriever:
         pool: int = 1,
         candidates: str = "auto",
         task: str | None = None,
+        vectors: str = "tokens",
+        dim: int | None = None,
         renderer: str = "pymupdf",
         limits: Limits | None = None,
     ) -> Retriever:
@@ -66,8 +71,9 @@ class Retriever:
         encoder: an Encoder or the name of one; None takes the one that filled the index, or octavo-box-1 for a new one.
         codec (`fp16`, `int8`, `int4`, `binary`), pool (how many tokens become one stored vector) and candidates
         (`auto`, `exact`, `codes`, `pooled`) and task (of an encoder that is named and has tasks: `retrieval`,
-        `text-matching`, `code`) are for a new index; an existing one knows its own. create: False refuses a folder with
-        no index. renderer: `pymupdf` or `pdfium`.
+        `text-matching`, `code`) are for a new index; an existing one knows its own. So are vectors, `tokens` or
+        `single` (one vector a page, in FAISS), and dim, of the latter: a Matryoshka dimension of the encoder, None for
+        all. create: False refuses a folder with no index. renderer: `pymupdf` or `pdfium`.
 
         Raises NotAnIndex, FormatError, EncoderMismatch, DamageError; all are OctavoError.
         """
@@ -79,7 +85,9 @@ class Retriever:
                 raise
             index = None
         options = {"codec": codec, "pool": pool, "stage": candidates, "renderer": renderer}
-        options |= {"limits": limits, "task": task}
+        options |= {"limits": limits, "task": task, "vectors": vectors, "dim": dim}
+        if vectors not in ("tokens", "single") or (dim is not None and vectors != "single"):
+            raise QueryError(f"vectors is tokens or single, dim goes with single; got {vectors}, {dim}")
         return cls(folder, index, encoder, options)
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -98,10 +106,18 @@ class Retriever:
             if self._encoder is None or isinstance(self._encoder, str):
                 stored = {"name": DEFAULT} if self._index is None else self._index.settings.fingerprint
                 task = self._options["task"] or stored.get("task")
-                self._encoder = load_encoder(self._encoder or stored["name"], task=task)
+                self._encoder = self._seen(load_encoder(self._encoder or stored["name"], task=task))
                 if self._index is not None:
                     check_encoder(self._encoder, self._index.folder, self._index.settings.fingerprint)
             return self._encoder
+
+    def _seen(self, encoder: Encoder) -> Encoder:
+        """An encoder as this index uses it: for its tokens, or for one vector a page."""
+        single, dim = self._options["vectors"] == "single", self._options["dim"]
+        if self._index is not None:
+            stored = self._index.settings.fingerprint
+            single, dim = stored.get("vectors") == "single", stored.get("vector_dim")
+        return SingleVectors(encoder, dim) if single and not isinstance(encoder, SingleVectors) else encoder
 
     @property
     def renderer(self) -> Renderer:
@@ -154,7 +170,7 @@ class Retriever:
         """The index, made with the encoder's dimensions where there is none; for a dry run in a folder `instead`."""
         if self._index is not None:
             return self._index
-        encoder = self.encoder
+        encoder, stage = self.encoder, self._options["stage"]
         index = Index.create(
             instead or self.folder,
             dim=encoder.dim,
@@ -162,7 +178,7 @@ class Retriever:
             fingerprint=encoder.fingerprint,
             codec=self._options["codec"],
             pool=self._options["pool"],
-            stage=self._options["stage"],
+            stage="pooled" if stage == "auto" and isinstance(encoder, SingleVectors) else stage,
         )
         if instead is None:
             self._index = index
