@@ -6,10 +6,8 @@ stored tokens; fuse; the k best. All of it looks at one generation of the index.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +22,9 @@ from ingest.report import Progress, Report
 from retriever import documents
 from retriever.encoders import DEFAULT, check_encoder, load_encoder
 from retriever.encoders.single import SingleVectors
-from retriever.hit import Evidence, Hit
+from retriever.hit import Hit, hits_of
 from retriever.query import Query, both, of_picture, of_texts, seen, stored, words_only
-from retriever.ranking import Found, check_search, normalised, rank
+from retriever.ranking import Found, check_search, rank
 from retriever.rerank import score
 
 if TYPE_CHECKING:
@@ -270,37 +268,8 @@ class Retriever:
         return found if query is not None and not isinstance(query, str) else found[0]
 
     def _hits(self, snapshot: Snapshot, asked: Query, ranked: Sequence[Found]) -> list[Hit]:
-        from retriever.explain import token_scores
-
-        text, query = asked.text, asked.vectors
-        names = self.encoder.query_tokens([text])[0] if text and len(query) else []
-        rows = snapshot.pages(found.page for found in ranked)
-        hits = []
-        for place, found in enumerate(ranked, 1):
-            row = rows[found.page]
-            words, word_boxes, boxes = snapshot.text(found.page)
-            vectors, token_boxes = documents.tokens(snapshot, found.page, boxes)
-            best = token_scores(query, vectors)[0] if len(vectors) and len(query) else np.zeros(0)
-            evidence = Evidence(text, query, vectors, token_boxes, words.split(), word_boxes)
-            hits.append(
-                Hit(
-                    document=row["content"],
-                    page=row["number"],
-                    score=found.score,
-                    score_norm=normalised(found, query, " ".join(asked.said), words),
-                    rank=place,
-                    path=row["path"] or "",
-                    title=row["title"],
-                    kind=row["kind"],
-                    pages=row["page_count"],
-                    metadata=json.loads(row["metadata"]),
-                    lanes=found.lanes,
-                    tokens=[(name, float(value)) for name, value in zip(names, best, strict=False)],
-                    evidence=evidence,
-                    draw=partial(self.draw, row["content"], row["path"] or "", row["kind"], row["number"]),
-                )
-            )
-        return hits
+        names = self.encoder.query_tokens([asked.text])[0] if asked.text and len(asked.vectors) else []
+        return hits_of(snapshot, asked, ranked, names, self.draw)
 
     def draw(self, content: str, path: str, kind: str, number: int, dpi: int = 150) -> Image:
         """A page of a file as a picture. Raises OctavoError where the file has gone, changed, or cannot be drawn."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ from retriever.snippet import Snippet, printable, snippet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from index.snapshot import Snapshot
+    from retriever.query import Query
+    from retriever.ranking import Found
 
 _THUMBNAIL = 300  # pixels of the longer side
 
@@ -167,3 +172,41 @@ class Hit:
         title = html.escape(printable(self.title or Path(self.path).name))
         heading = f"<b>{title}</b>, page {self.page} <small>({self.score:.3f})</small>"
         return f"<div>{picture}{heading}<br>{html.escape(self.snippet)}</div>"
+
+
+def hits_of(
+    snapshot: Snapshot, asked: Query, ranked: Sequence[Found], names: Sequence[str], draw: Callable[..., Image]
+) -> list[Hit]:
+    """The pages that a query found, best first. names: of its first tokens; draw: (document, path, kind, page, dpi) to
+    a picture."""
+    from retriever import documents
+    from retriever.explain import token_scores
+    from retriever.ranking import normalised
+
+    query, said = asked.vectors, " ".join(asked.said)
+    rows = snapshot.pages(found.page for found in ranked)
+    hits = []
+    for place, found in enumerate(ranked, 1):
+        row = rows[found.page]
+        words, word_boxes, boxes = snapshot.text(found.page)
+        vectors, token_boxes = documents.tokens(snapshot, found.page, boxes)
+        best = token_scores(query, vectors)[0] if len(vectors) and len(query) else np.zeros(0)
+        hits.append(
+            Hit(
+                document=row["content"],
+                page=row["number"],
+                score=found.score,
+                score_norm=normalised(found, query, said, words),
+                rank=place,
+                path=row["path"] or "",
+                title=row["title"],
+                kind=row["kind"],
+                pages=row["page_count"],
+                metadata=json.loads(row["metadata"]),
+                lanes=found.lanes,
+                tokens=[(name, float(value)) for name, value in zip(names, best, strict=False)],
+                evidence=Evidence(asked.text, query, vectors, token_boxes, words.split(), word_boxes),
+                draw=partial(draw, row["content"], row["path"] or "", row["kind"], row["number"]),
+            )
+        )
+    return hits
