@@ -18,6 +18,7 @@ from PIL import Image
 
 from ingest.page import Words
 from retriever.encoders.box.order import reading_order
+from retriever.encoders.box.skew import skew, straightened, turned_back
 from retriever.encoders.box.states import session
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -53,24 +54,33 @@ class Reader:
 
     def lines(self, image: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) float32 of the lines of text in `image` (H, W, 3) uint8, fractions of the page."""
+        return _boxes(self._text(image))
+
+    def _text(self, image: np.ndarray) -> np.ndarray:
+        """Where there is text: (h, w) bool at about 75 dpi."""
         height, width = image.shape[:2]
         if min(height, width) < 2:
-            return np.zeros((0, 4), np.float32)
+            return np.zeros((0, 0), bool)
         scale = min(1.0, max(0.5, _LONG_SIDE / max(height, width)) if max(height, width) < 1800 else 0.5)
         size = [max(32, round(side * scale / 32) * 32) for side in (width, height)]
         small = np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BOX), np.float32)
         pixels = np.ascontiguousarray(((small / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None])
         (probability,) = self._detector.run(None, {"x": pixels})
-        boxes = components(probability[0, 0] > _TEXT).astype(np.float32)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        boxes, sides = boxes[(sides >= _LEAST).all(1)], sides[(sides >= _LEAST).all(1)]
-        grown = sides.prod(1, keepdims=True) * _GROWN / (2 * sides.sum(1, keepdims=True))
-        boxes = np.concatenate([boxes[:, :2] - grown, boxes[:, 2:] + grown], axis=1)
-        return np.clip(boxes / np.array(size * 2, np.float32), 0, 1)
+        return np.asarray(probability[0, 0] > _TEXT)
 
     def words(self, image: np.ndarray, lines: np.ndarray | None = None) -> Words:
-        """The words of `image` (H, W, 3) uint8 in reading order; `lines` (n, 4) spares a second detection."""
-        lines = self.lines(image) if lines is None else lines
+        """The words of `image` (H, W, 3) uint8 in reading order; `lines` (n, 4) spares a second detection.
+
+        Without `lines` a page that lies askew is turned straight before it is read.
+        """
+        degrees = 0.0
+        if lines is None:
+            text = self._text(image)
+            degrees = skew(text)
+            if degrees:
+                image = straightened(image, degrees)
+                text = self._text(image)
+            lines = _boxes(text)
         size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
         corners = lines * size
         corners[:, :2], corners[:, 2:] = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
@@ -79,6 +89,8 @@ class Reader:
             read = list(pool.map(lambda corner: self._line(image, corner), corners.tolist()))
         texts = [word for line in read for word, _ in line]
         boxes = np.array([box for line in read for _, box in line], np.float32).reshape(-1, 4)
+        if degrees:
+            boxes = turned_back(boxes, degrees, image.shape[1], image.shape[0])
         return Words(texts, np.clip(boxes / size, 0, 1).astype(np.float32))
 
     def _line(self, image: np.ndarray, corner: list[int]) -> list[tuple[str, list[float]]]:
@@ -101,6 +113,18 @@ class Reader:
         pixels = np.asarray(line, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         (steps,) = self._recogniser.run(None, {"x": np.ascontiguousarray(pixels)})
         return ctc(steps[0], self._characters)
+
+
+def _boxes(text: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) float32 of the lines, as fractions of the page, from where there is `text` (h, w) bool."""
+    if text.size == 0:
+        return np.zeros((0, 4), np.float32)
+    boxes = components(text).astype(np.float32)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    boxes, sides = boxes[(sides >= _LEAST).all(1)], sides[(sides >= _LEAST).all(1)]
+    grown = sides.prod(1, keepdims=True) * _GROWN / (2 * sides.sum(1, keepdims=True))
+    boxes = np.concatenate([boxes[:, :2] - grown, boxes[:, 2:] + grown], axis=1)
+    return np.clip(boxes / np.array([text.shape[1], text.shape[0]] * 2, np.float32), 0, 1)
 
 
 def ctc(steps: np.ndarray, characters: list[str]) -> Read:
