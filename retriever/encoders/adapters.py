@@ -20,6 +20,7 @@ from index.errors import OctavoError
 from retriever.encoders.checkpoint import read_json
 
 CONFIG = "adapter_config.json"
+STORED = "base_model.model."  # before the names of a network's tensors in peft's files
 _PLAIN = re.compile(r"[\w.-]+")  # rank_pattern and alpha_pattern are regular expressions to peft: only names are taken
 
 
@@ -87,6 +88,19 @@ class Adapters:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def trainable(self, model: nn.Module, task: str) -> dict[str, nn.Parameter]:
+        """Switch to a task and make its weights, in float32, what gradients are of -> them by the names peft stores."""
+        self._active = ""  # switching once more makes all of them constant
+        self._activate(task)
+        model.requires_grad_(False)
+        found = {}
+        for name, parameter in model.named_parameters():
+            if re.search(rf"\.lora_[AB]\.{re.escape(task)}\.", name):
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(True)
+                found[f"{STORED}{name}"] = parameter
+        return found
 
     def _activate(self, task: str) -> None:
         if task != self._active:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import normalize
@@ -38,6 +38,13 @@ from retriever.encoders.vision import Preprocessing, given
 MAX_LENGTH = 32768
 FAMILY = "jina-embeddings-v4"
 Input = Part | Sequence[Part]
+
+
+class Vectors(NamedTuple):
+    """Of one input: single (D,), multi (t, d) or None."""
+
+    single: torch.Tensor
+    multi: torch.Tensor | None
 
 
 class JinaV4(PictureEncoder):
@@ -191,14 +198,45 @@ class JinaV4(PictureEncoder):
         pictures, over all tokens where a text is among the parts; texts inside a list get no prefix. Raises ValueError.
         """
         tasks = self._tasks(task, len(inputs))
+        rows = self.rows(inputs, tasks, prompt_name, max_pixels, max_length)
+        return self._run(rows, tasks, batch_size or self.batch_size, multi, truncate_dim, progress)
+
+    def rows(
+        self,
+        inputs: Sequence[Input],
+        tasks: Sequence[str],
+        prompt_name: str | None = None,
+        max_pixels: int | None = None,
+        max_length: int = MAX_LENGTH,
+    ) -> list[Row]:
+        """Inputs as `encode` takes them, with the task of each, tokenised. Raises ValueError."""
         texts = [place for place, one in enumerate(inputs) if isinstance(one, str)]
         named = self._text_rows([inputs[i] for i in texts], [tasks[i] for i in texts], prompt_name, max_length)
-        rows = dict(zip(texts, named, strict=True))
+        found = dict(zip(texts, named, strict=True))
         for place, one in enumerate(inputs):
-            if place not in rows:
-                rows[place] = self._row(one, max_pixels)
-        ordered = [rows[place] for place in range(len(inputs))]
-        return self._run(ordered, tasks, batch_size or self.batch_size, multi, truncate_dim, progress)
+            if place not in found:
+                found[place] = self._row(one, max_pixels)
+        return [found[place] for place in range(len(inputs))]
+
+    def vectors(self, rows: Sequence[Row], tasks: Sequence[str], multi: bool = True) -> list[Vectors]:
+        """Each row -> the mean (D,) and, where asked for, the tokens (t, d), of norm 1, float32, where the model lies.
+
+        One forward pass, differentiable where gradients are on: what training runs.
+        """
+        with self._turn, self._adapters.switched(tasks):
+            hidden = self.network.hidden(rows, self.steps)
+            projected = self.network.multi_vector_projector(hidden) if multi else None
+        found = []
+        for place, row in enumerate(rows):
+            states = hidden[place, : len(row.ids)].float()
+            mean = states[torch.from_numpy(row.pooled).to(states.device)].mean(dim=0)
+            tokens = None if projected is None else normalize(projected[place, : len(row.ids)].float(), dim=-1)
+            found.append(Vectors(normalize(mean, dim=-1), tokens))
+        return found
+
+    def trainable(self, task: str) -> dict[str, torch.nn.Parameter]:
+        """Make the adapter of a task, and nothing else, what gradients are of -> its float32 weights by stored name."""
+        return self._adapters.trainable(self.network, self._checked_task(task))
 
     # -- Encoder ------------------------------------------------------------------------------------------------------
 
@@ -248,19 +286,11 @@ class JinaV4(PictureEncoder):
 
     @torch.no_grad()
     def _batch(self, rows: Sequence[Row], tasks: Sequence[str], multi: bool, dim: int | None) -> list[Embedding]:
-        with self._turn, self._adapters.switched(tasks):
-            hidden = self.network.hidden(rows, self.steps)
-            projected = self.network.multi_vector_projector(hidden) if multi else None
         found = []
-        for place, row in enumerate(rows):
-            states = hidden[place, : len(row.ids)].float()
-            mean = states[torch.from_numpy(row.pooled).to(states.device)].mean(dim=0)
-            single = normalize(mean, dim=-1)
+        for row, (single, tokens) in zip(rows, self.vectors(rows, tasks, multi), strict=True):
             if dim is not None:
                 single = normalize(single[:dim], dim=-1)
-            vectors = None
-            if projected is not None:
-                vectors = normalize(projected[place, : len(row.ids)].float(), dim=-1).cpu()
+            vectors = None if tokens is None else tokens.cpu()
             found.append(Embedding(single.cpu(), vectors, row.boxes(self.steps.merge), row.spans, row.ids))
         return found
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from index.errors import OctavoError
-from retriever.encoders.adapters import Adapters, inject, read_lora
+from retriever.encoders.adapters import STORED, Adapters, inject, read_lora
 from retriever.encoders.checkpoint import check_depth, load_strictly, on_meta, stored_tensors
 from retriever.encoders.jina_v4_inputs import Row
 from retriever.encoders.vision import Preprocessing, patches, rgb
@@ -27,7 +27,6 @@ TASKS = ("retrieval", "text-matching", "code")
 TARGETS = (
     r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)|multi_vector_projector"
 )
-_IN_ADAPTERS = "base_model.model."
 _NAME = re.compile(r"[\w-]+")
 
 
@@ -114,7 +113,7 @@ def load(
 
 def _compared(name: str) -> str:
     """Tensors of adapters are compared under the names they have in the network, all others under published ones."""
-    return published(name.removeprefix(_IN_ADAPTERS))
+    return published(name.removeprefix(STORED))
 
 
 def _tasks(folder: Path, config: dict[str, Any]) -> list[str]:
