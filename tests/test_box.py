@@ -13,7 +13,7 @@ import pytest
 
 from ingest.page import Encoder, Page, Words
 from retriever.encoders import load_encoder
-from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, BoxEncoder, piece_boxes
+from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, QUERY, BoxEncoder, piece_boxes
 from retriever.encoders.box.build_rows import coarse
 from retriever.encoders.box.pieces import Piece
 from retriever.encoders.box.states import Table, dequantise, dequantise_coarse, spans
@@ -108,7 +108,11 @@ def test_a_query_weighs_rare_pieces_more_with_mean_one(encoder: BoxEncoder) -> N
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     assert weights[1:-2].min() > weights[0] > 0
     pieces = encoder._query_pieces("the photovoltaic of the")
-    expected = np.maximum(-encoder._pieces.scores[[piece.id for piece in pieces]], LEAST_WEIGHT)
+    ids = np.array([piece.id for piece in pieces])
+    states = encoder._states.of(encoder._prompts[QUERY], ids)
+    along = states @ encoder._stress / np.linalg.norm(states, axis=1)
+    assert 0.01 < np.ptp(along) < 2, "the head has a say in it, but rarity has more"
+    expected = np.maximum(-encoder._pieces.scores[ids], LEAST_WEIGHT) * np.exp(along)
     np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-4)
 
 

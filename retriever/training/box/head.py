@@ -1,0 +1,164 @@
+r"""Training only: the head of the encoder in the box, states of 384 to vectors of 128, and which query tokens count.
+
+    python -m retriever.training.box.head --states /tmp/octavo-box-quality --start PCA/projection.safetensors \
+        --qrels ../shared/data/xquad_pages/qrels.tsv --out /tmp/octavo-head
+
+A question finds its page among the 72 of a language: its own, another, or each page in one drawn anew (cross entropy
+over MaxSim); beside that it keeps the order that the full states give (Kullback-Leibler). One matrix for both sides
+starts from the principal axes of `build.py`; a query token's weight is multiplied by exp(state . stress), stress
+starting at zero. Two matrices, and pages of help in fifteen languages as more data, lost on other sets
+(benchmarks/LOG.md).
+
+The states are written by `encoded` in benchmarks/box_quality.py. 250 steps take three to five minutes on one core; a
+killed run goes on from its last 50th step. Writes OUT/projection.safetensors. The same seed on the same machine and
+version of torch makes the same head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file, save_file
+
+from retriever.training.box.pools import LANGUAGES, Pool, load, relevant
+
+STEPS, WARM, BATCH, SEED = 250, 30, 48, 0
+RATE, STRESS_RATE = 1.5e-3, 7.5e-3
+SHARPNESS, TEACHER = 60.0, 100.0  # what mean similarities are multiplied by: at the start, learned; of the states
+OWN, MIXED = 0.35, 0.3  # share of the batches asked in the pages' language; of pages in all languages
+
+log = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """states (t, 384) of the questions' tokens and `of` (t,), whose they are; asks (q,); pages (n, 384) and `lens`."""
+
+    states: torch.Tensor
+    of: torch.Tensor
+    asks: torch.Tensor
+    pages: torch.Tensor
+    lens: list[int]
+
+
+class Head(torch.nn.Module):
+    """projection: (384, 128); stress: (384,); sharpness: a logarithm."""
+
+    def __init__(self, axes: np.ndarray) -> None:
+        super().__init__()
+        self.projection = torch.nn.Parameter(torch.from_numpy(axes.copy()))
+        self.stress = torch.nn.Parameter(torch.zeros(len(axes)))
+        self.sharpness = torch.nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Cross entropy of the pages asked for, and divergence from the order by full states."""
+        norms = batch.states.norm(dim=1, keepdim=True)
+        weights = norms * torch.exp(batch.states / norms @ self.stress[:, None])
+        count = len(batch.asks)
+        weights = weights / torch.zeros(count, 1).index_add(0, batch.of, weights)[batch.of]
+        queries = F.normalize(batch.states @ self.projection, dim=1) * weights
+        scores = self._maxsim(queries, batch) * self.sharpness.exp()
+        with torch.no_grad():
+            own = (batch.states / norms * weights) @ batch.pages.T
+            best = torch.stack([part.amax(1) for part in own.split(batch.lens, 1)], 1)
+            wanted = F.softmax(_summed(best, batch) * TEACHER, 1)
+        kept = F.kl_div(F.log_softmax(scores, 1), wanted, reduction="batchmean")
+        return F.cross_entropy(scores, batch.asks) + kept
+
+    def _maxsim(self, queries: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """(q, pages): gradients run through the winning tokens alone."""
+        with torch.no_grad():
+            products = queries @ F.normalize(batch.pages @ self.projection, dim=1).T
+            starts = np.cumsum([0, *batch.lens[:-1]]).tolist()
+            parts = products.split(batch.lens, 1)
+            winners = torch.stack([part.argmax(1) + start for part, start in zip(parts, starts, strict=True)], 1)
+        used, places = torch.unique(winners, return_inverse=True)
+        tokens = F.normalize(batch.pages[used] @ self.projection, dim=1)
+        return _summed(torch.gather(queries @ tokens.T, 1, places), batch)
+
+
+def _summed(best: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return torch.zeros(len(batch.asks), best.shape[1]).index_add(0, batch.of, best)
+
+
+def drawn(pools: list[Pool], step: int, seed: int) -> Batch:
+    """The batch of a step, which depends on `seed` and `step` only."""
+    rng = np.random.default_rng((seed, step))
+    asking = pools[rng.integers(len(pools))]
+    count, mode = len(asking.pages), rng.random()
+    if mode < OWN:
+        pages = asking.pages
+    elif mode < OWN + MIXED:
+        pages = [pools[k].pages[page] for page, k in enumerate(rng.integers(len(pools), size=count))]
+    else:
+        pages = pools[rng.integers(len(pools))].pages
+    picked = rng.choice(len(asking.questions), BATCH, replace=False)
+    questions = [asking.questions[k] for k in picked]
+    of = torch.repeat_interleave(torch.arange(BATCH), torch.tensor([len(q) for q in questions]))
+    asks = asking.asks[torch.from_numpy(picked)]
+    return Batch(torch.cat(questions).float(), of, asks, torch.cat(pages).float(), [len(page) for page in pages])
+
+
+def train(pools: list[Pool], axes: np.ndarray, out: Path, steps: int, seed: int) -> Head:
+    """The head after `steps`, its state kept in `out` every 50."""
+    head, kept = Head(axes), out / "state.pt"
+    groups = [
+        {"params": [head.projection], "lr": RATE},
+        {"params": [head.stress], "lr": STRESS_RATE},
+        {"params": [head.sharpness], "lr": 1e-2},
+    ]
+    optimiser, first = torch.optim.Adam(groups, betas=(0.9, 0.98)), 0
+    if kept.exists():
+        stored = torch.load(kept, weights_only=True)
+        head.load_state_dict(stored["head"])
+        optimiser.load_state_dict(stored["optimiser"])
+        first = stored["step"]
+    losses = []
+    for step in range(first, steps):
+        pace = min(1, step / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group, rate in zip(optimiser.param_groups, (RATE, STRESS_RATE), strict=False):
+            group["lr"] = rate * pace
+        loss = head.loss(drawn(pools, step, seed))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            log.info("step %d of %d: loss %.3f", step + 1, steps, np.mean(losses[-50:]))
+            state = {"head": head.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+            torch.save(state, kept.with_suffix(".part"))
+            kept.with_suffix(".part").rename(kept)
+    return head
+
+
+def main() -> None:
+    """Trains, or goes on, and writes projection.safetensors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--states", type=Path, required=True, help="folder with *_xquad_pages.LANGUAGE.npz")
+    parser.add_argument("--qrels", type=Path, required=True)
+    parser.add_argument("--start", type=Path, required=True, help="projection.safetensors of build.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--encoder", default="*", help="digest that the names of the states begin with")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=SEED)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    given.out.mkdir(parents=True, exist_ok=True)
+    asked = relevant(given.qrels)
+    files = [next(given.states.glob(f"{given.encoder}_xquad_pages.{language}.npz")) for language in LANGUAGES]
+    head = train(
+        [load(file, asked) for file in files], load_file(given.start)["projection"], given.out, given.steps, given.seed
+    )
+    tensors = {"projection": head.projection.detach().numpy(), "stress": head.stress.detach().numpy()}
+    save_file(tensors, given.out / "projection.safetensors")
+
+
+if __name__ == "__main__":
+    main()
