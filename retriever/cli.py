@@ -23,10 +23,11 @@ from retriever import maintenance, models
 from retriever import terminal as term
 from retriever.evaluation import command as evaluation
 from retriever.options import CODECS, common, json_object, limits, opened, password_option, reading_options, where
+from retriever.training import command as training
 
 DEBUG = "OCTAVO_DEBUG"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tiff", ".pdf")
-RESUMABLE = ("add", "update", "retry", "demo", "eval")
+RESUMABLE = ("add", "update", "retry", "demo", "eval", "train")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -291,5 +292,5 @@ def demo(documents: Path | None, index: Path, as_json: bool) -> int:
     return run(documents, index, as_json)
 
 
-for command in (*maintenance.COMMANDS, models.models, *evaluation.COMMANDS):
+for command in (*maintenance.COMMANDS, models.models, *evaluation.COMMANDS, *training.COMMANDS):
     octavo.add_command(command)

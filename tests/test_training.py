@@ -1,4 +1,4 @@
-"""Losses against formulas written out, gradients against finite differences, batches and sources against what they are."""
+"""Losses against formulas, gradients against finite differences, batches and sources against what they are."""
 
 from __future__ import annotations
 

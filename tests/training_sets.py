@@ -16,8 +16,9 @@ COLOURS = {
     "white": (250, 250, 250),
     "black": (10, 10, 10),
     "yellow": (240, 220, 40),
+    "pink": (250, 130, 190),
 }
-PAIRS = [(top, bottom) for top in COLOURS for bottom in COLOURS]
+PAIRS = [(top, bottom) for top in COLOURS for bottom in COLOURS if top != bottom]  # one colour alone is a blank page
 
 
 def page(top: str, bottom: str) -> Image.Image:

@@ -1,8 +1,8 @@
 """Hard negatives: what our own index, filled by the model as it is, finds for a query though it does not answer it.
 
 A page that scores nearly as the answer is likely an answer that nobody marked, and is passed over (Moreira et al. 2024,
-NV-Retriever: positive-aware mining, 95 % of the answer's score). Mined once and kept, so that a run that goes on has
-the same negatives.
+NV-Retriever: positive-aware mining at 95 %; here from the ranking's last score on, since what pages have in common,
+the prompt's tokens for one, adds to every MaxSim). Mined once and kept, so that a run that goes on has the same.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def _mined(
 
 
 def negatives_of(scored: Sequence[tuple[Document, float]], pair: Pair, n: int) -> list[Document]:
-    """The n best of a ranking that do not answer and score below NEARLY of what the answer scores; where the answer is
-    not in the ranking, the last of it."""
+    """The n best of a ranking that do not answer and lie below NEARLY of the way from its last score to the answer's;
+    where there are none, or the answer is not in the ranking, its last."""
     right = next((score for document, score in scored if document == pair.document), None)
     others = [(document, score) for document, score in scored if document not in pair.answers]
-    if right is None:
-        return [document for document, _ in others[-n:]]
-    return [document for document, score in others if score < NEARLY * right][:n]
+    least = scored[-1][1] if scored else 0.0
+    below = [] if right is None else [one for one in others if one[1] - least < NEARLY * (right - least)]
+    return [document for document, _ in below[:n] or others[-n:]]
 
 
 def _plain(document: Document) -> Any:
