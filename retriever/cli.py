@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from retriever import maintenance, models
+from retriever import maintenance, models, similar_command
 from retriever import terminal as term
 from retriever.evaluation import command as evaluation
 from retriever.options import CODECS, common, json_object, limits, opened, password_option, reading_options, where
@@ -292,5 +292,11 @@ def demo(documents: Path | None, index: Path, as_json: bool) -> int:
     return run(documents, index, as_json)
 
 
-for command in (*maintenance.COMMANDS, models.models, *evaluation.COMMANDS, *training.COMMANDS):
+for command in (
+    *similar_command.COMMANDS,
+    *maintenance.COMMANDS,
+    models.models,
+    *evaluation.COMMANDS,
+    *training.COMMANDS,
+):
     octavo.add_command(command)
