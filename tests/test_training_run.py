@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import ADAPTER, JINA, copied, edit_json
+from checkpoints import ADAPTER, JINA, SHARDS, copied, edit_json
 from safetensors.torch import load_file
 from training_sets import PAIRS, pages
 
@@ -42,7 +42,7 @@ def test_32_pages_are_learnt_by_heart(tmp_path: Path) -> None:
 
 
 def test_the_loss_on_pairs_that_are_held_out_falls(tmp_path: Path) -> None:
-    done = trained(pages(tmp_path / "set"), tmp_path, steps=24, rate=1e-2, held_out=0.25, every=12, seed=5)
+    done = trained(pages(tmp_path / "set"), tmp_path, steps=20, rate=1e-2, held_out=0.25, every=10, seed=5)
     first, middle, last = (line["held_out"] for line in done["evaluations"])
     assert first["loss"] > 1.5 * middle["loss"] > 1.5 * last["loss"]
     assert last["ndcg@5_multi"] > first["ndcg@5_multi"] and last["ndcg@5_single"] > first["ndcg@5_single"]
@@ -73,6 +73,9 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> Non
     assert logs[0] == logs[1] and [json.loads(line)["step"] for line in logs[0].splitlines()] == [0, 1, 2, 3, 4, 5]
     wanted, found = load_file(whole["model"] / ADAPTER), load_file(parts["model"] / ADAPTER)
     assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
+    shards = [path for path in whole["model"].iterdir() if path.suffix == ".safetensors"]
+    assert {path.name for path in shards} == set(SHARDS) and all(path.samefile(JINA / path.name) for path in shards)
+    assert not (whole["model"] / "config.json").samefile(JINA / "config.json")
     before = load_file(JINA / ADAPTER)
     assert all(not torch.equal(before[name], wanted[name]) for name in wanted)
     again = trained(source, tmp_path / "parts", **options)

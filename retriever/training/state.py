@@ -2,7 +2,7 @@
 
 The state is one safetensors file: weights, both moments of AdamW, the step and the settings; the order of the data and
 what dropout drops are functions of seed and step, so there is nothing else. The model is the folder it was made from,
-files linked where the disk allows, with the trained adapter in peft's layout among the others, which are as they were.
+weights linked where the disk allows, with the trained adapter in peft's layout; adapters of other tasks are as they were.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def save_model(base: Path, folder: Path, weights: Weights, task: str, tasks: Seq
     (partial / ADAPTERS).mkdir(parents=True)
     for pattern in FETCHED:
         for file in base.glob(pattern):
-            _link(file, partial / file.name)
+            _same(file, partial / file.name)
     shutil.copyfile(base / ADAPTERS / "adapter_config.json", partial / ADAPTERS / "adapter_config.json")
     with safe_open(base / ADAPTERS / _FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -91,11 +91,11 @@ def save_model(base: Path, folder: Path, weights: Weights, task: str, tasks: Seq
     return folder
 
 
-def _link(file: Path, to: Path) -> None:
-    """The same file under another name; a copy on another disk."""
-    if to.exists():
-        return
+def _same(file: Path, to: Path) -> None:
+    """Weights under another name of the same file where the disk allows; a copy of what people edit."""
     try:
+        if file.suffix != ".safetensors":
+            raise OSError
         os.link(file.resolve(), to)
     except OSError:
         shutil.copyfile(file, to)
