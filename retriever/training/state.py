@@ -2,7 +2,7 @@
 
 The state is one safetensors file: weights, both moments of AdamW, the step and the settings; the order of the data and
 what dropout drops are functions of seed and step, so there is nothing else. The model is the folder it was made from,
-weights linked where the disk allows, with the trained adapter in peft's layout; those of other tasks are as they were.
+weights linked where the disk allows, with the trained adapter in peft's layout; those of other tasks stay as they were.
 """
 
 from __future__ import annotations
