@@ -216,9 +216,9 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         BoxEncoder(weights=tmp_path)
 
 
-def test_all_weights_stay_under_45_megabytes() -> None:
+def test_all_weights_stay_under_50_megabytes() -> None:
     names = json.loads((FOLDER / "weights.json").read_text("utf-8"))["files"]
-    assert sum((FOLDER / name).stat().st_size for name in names) < 45_000_000
+    assert sum((FOLDER / name).stat().st_size for name in names) < 50_000_000
 
 
 def test_a_fresh_process_answers_soon_and_imports_no_torch() -> None:

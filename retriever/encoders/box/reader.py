@@ -3,8 +3,8 @@
 Lines are found at half the picture's resolution (75 dpi of 150), each is cut from the full picture, turned if it stands
 upright, scaled to 48 pixels and read by greedy CTC; the time steps at which characters come out place the words.
 Lines read with a mean probability under CONFIDENT are dropped, single characters under CERTAIN.
-Reads Latin letters (without the tone marks of Vietnamese and the comma below of Romanian), digits and Chinese; does not
-read kana, Hangul, Cyrillic, Greek, Arabic, Hebrew, Thai, Indic scripts, handwriting or curved lines.
+Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; does not read Arabic, Hebrew, Thai, Indic
+scripts, handwriting or curved lines.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from PIL import Image
 
 from ingest.page import Words
 from retriever.encoders.box.order import reading_order
+from retriever.encoders.box.scripts import consistent
 from retriever.encoders.box.skew import skew, straightened, turned_back
 from retriever.encoders.box.states import session
 
@@ -136,7 +137,7 @@ def ctc(steps: np.ndarray, characters: list[str]) -> Read:
     first = np.flatnonzero((best != 0) & (best != np.concatenate([[-1], best[:-1]])))
     if len(first) == 0:
         return Read("", 0.0, [])
-    text = [characters[k] for k in best[first]]
+    text = consistent([characters[k] for k in best[first]])
     confidence = float(steps[first, best[first]].mean())
     end = np.array([i + np.argmax(np.append(best[i:] != best[i], True)) for i in first])
     centre = (first + end) / 2

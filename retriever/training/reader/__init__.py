@@ -1,0 +1,1 @@
+"""More scripts for the recogniser of the encoder in the box: its new classes, their lines, their training."""

@@ -1,0 +1,153 @@
+"""Rendered lines of text, clean and worn, as the reader cuts them from a page at 150 dpi, to train the recogniser on.
+
+Text is that of libreoffice-help-* in the languages of LANGUAGES, half of it as it stands half of it with letters
+exchanged for rarer ones of its script, and strings of characters drawn at random, so that each class is seen.
+Fonts are those that `fc-list` knows, if they have the glyphs. One paragraph of twenty is never trained on.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import random
+import re
+import subprocess
+import tarfile
+import unicodedata
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from retriever.training.reader import classes
+
+LANGUAGES = {"ja": 18, "ko": 22, "ru": 10, "el": 8, "vi": 10, "pl": 3, "cs": 3, "tr": 3, "hu": 2, "et": 2}
+OLD = {"de": 4, "fr": 4, "zh-cn": 6}  # languages it reads already
+HELD_OUT = 20
+_PARAGRAPH = re.compile(r"<p [^>]*par_id.*?</p>", re.S)
+_TAG = re.compile(r"<[^>]+>")
+_FEW = {"Cyrl": classes.CYRILLIC, "Latn": classes.LATIN + "ĂăÂâÎîŞşŢţĄąĘęŁłŐőŰűĞğİıŠšŽžŪūĖėĀāĒēĪīĢģĶķĻļŅņ"}
+
+
+def paragraphs(package: Path) -> list[str]:
+    """The distinct paragraphs of a libreoffice-help-* .deb, NFC; needs dpkg-deb."""
+    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
+    found: dict[str, None] = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.name.endswith(".html") else None
+            for block in _PARAGRAPH.findall(stream.read().decode("utf-8", "replace")) if stream else []:
+                text = " ".join(html.unescape(_TAG.sub("", block)).split())
+                if len(text) >= 20:
+                    found[unicodedata.normalize("NFC", text)] = None
+    return list(found)
+
+
+def held_out(text: str) -> bool:
+    """Whether a paragraph is kept for testing."""
+    return zlib.crc32(text.encode()) % HELD_OUT == 0
+
+
+class Texts:
+    """Draws lines of text. by_language: {language: paragraphs}; characters: all that can be read."""
+
+    def __init__(self, by_language: dict[str, list[str]], characters: set[str]) -> None:
+        self._paragraphs = by_language
+        self._characters = characters
+
+    def draw(self, chance: random.Random) -> tuple[str, str]:
+        """A language and a line of text (of its script, for half of those in "ja" and "ko"); "" draws nothing."""
+        shares = {**LANGUAGES, **OLD}
+        language = chance.choices(list(shares), list(shares.values()))[0]
+        if language in ("ja", "ko") and chance.random() < 0.5:
+            return language, _strange(language, chance)
+        paragraph = chance.choice(self._paragraphs[language])
+        if paragraph.isascii() and language not in OLD and chance.random() < 0.85:
+            return language, ""
+        wide = language in ("ja", "ko", "zh-cn")
+        length = chance.randint(4, 24) if wide else chance.randint(6, 44)
+        start = chance.randrange(max(1, len(paragraph) - length))
+        text = paragraph[start : start + length].strip()
+        if language in ("ru", "pl", "fr") and chance.random() < 0.35:
+            few = _FEW["Cyrl" if language == "ru" else "Latn"]
+            text = "".join(chance.choice(few) if c.isalpha() and chance.random() < 0.3 else c for c in text)
+        if not wide and chance.random() < 0.1:
+            text = text.upper() if language != "tr" else text
+        return language, "".join(c for c in text if c in self._characters).strip()
+
+
+def _strange(language: str, chance: random.Random) -> str:
+    """A string of characters of the language's script drawn evenly, at times with a digit or a space among them."""
+    sets = [classes.HANGUL] if language == "ko" else [classes.KANJI, classes.KANA]
+    drawn = [chance.choice(chance.choice(sets)) for _ in range(chance.randint(4, 18))]
+    drawn = [chance.choice("0123456789.,()% ") if chance.random() < 0.08 else c for c in drawn]
+    if language == "ko":
+        drawn = [c + " " if chance.random() < 0.25 else c for c in drawn]
+    return " ".join("".join(drawn).split())
+
+
+class Fonts:
+    """The scalable fonts of this machine."""
+
+    def __init__(self) -> None:
+        listed = subprocess.run(["fc-list", ":", "file", "index", "lang"], check=True, capture_output=True, text=True)
+        self._by_language: dict[str, list[tuple[str, int]]] = {}
+        for line in sorted(listed.stdout.splitlines()):
+            path, _, rest = line.partition(":")
+            index = int(re.search(r"index=(\d+)", rest)[1]) if "index=" in rest else 0  # type: ignore[index]
+            if Path(path).suffix in (".ttf", ".otf", ".ttc") and index < 1000 and "Symbol" not in path:
+                for language in re.findall(r"[a-z-]+", rest.partition("lang=")[2]):
+                    self._by_language.setdefault(language, []).append((path, index))
+
+    def of(self, language: str) -> list[tuple[str, int]]:
+        """(path, index) of the fonts of a language."""
+        return self._by_language[language]
+
+
+@lru_cache(256)
+def _font(path: str, index: int, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size, index=index)
+
+
+@lru_cache(65536)
+def _drawn(path: str, index: int, character: str) -> bool:
+    """Whether a font has a glyph for a character: it is not drawn as one that no font has."""
+    font = _font(path, index, 20)
+    return bytes(font.getmask(character)) != bytes(font.getmask("\U0010fffe"))
+
+
+def render(text: str, fonts: list[tuple[str, int]], chance: random.Random) -> np.ndarray | None:
+    """The line as uint8 (h, w, 3), dark on light or light on dark, worn in half of the cases; None without a font."""
+    for _ in range(6):
+        path, index = chance.choice(fonts)
+        if all(_drawn(path, index, c) for c in set(text) - {" "}):
+            break
+    else:
+        return None
+    size = chance.randint(14, 40)
+    font = _font(path, index, size)
+    left, top, right, bottom = font.getbbox(text)
+    pad = [round(size * chance.uniform(0.02, 0.35)) for _ in range(4)]
+    width, height = int(right - left) + pad[0] + pad[1], int(bottom - top) + pad[2] + pad[3]
+    paper, ink = chance.randint(225, 255), chance.randint(0, 90)
+    if chance.random() < 0.1:
+        paper, ink = ink, paper
+    image = Image.new("L", (width, height), paper)
+    ImageDraw.Draw(image).text((pad[0] - left, pad[2] - top), text, font=font, fill=ink)
+    if chance.random() < 0.5:
+        image = _worn(image, paper, chance)
+    return np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
+
+
+def _worn(image: Image.Image, paper: int, chance: random.Random) -> Image.Image:
+    """The line as after a scan: skewed, blurred, noisy, compressed."""
+    if chance.random() < 0.6:
+        image = image.rotate(chance.uniform(-1.2, 1.2), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
+    image = image.filter(ImageFilter.GaussianBlur(chance.uniform(0, 1.0)))
+    noise = np.random.default_rng(chance.getrandbits(32)).normal(0, chance.uniform(0, 10), (image.height, image.width))
+    image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=chance.randint(40, 95))
+    return Image.open(file).convert("L")

@@ -1,0 +1,111 @@
+"""The scripts that the recogniser of the box reads: recall on rendered pages, clean and scanned; its classes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import numpy as np
+import pymupdf
+import pytest
+from PIL import Image, ImageFilter
+
+from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box.reader import Reader
+from retriever.encoders.box.scripts import consistent
+from retriever.encoders.box.weights import FOLDER
+from retriever.training.reader import classes
+
+TEXTS = {
+    "en": "The board met on Tuesday to review the annual budget. Costs of energy rose by 12 per cent last winter.",
+    "zh": "委员会于星期二召开会议，审议下一年度的预算。能源费用上升了百分之十二，来访人数有所下降。",
+    "pl": "Zarząd zebrał się we wtorek, aby omówić roczny budżet. Koszty energii wzrosły, a liczba gości spadła.",
+    "ru": "Комитет собрался во вторник, чтобы обсудить годовой бюджет. Расходы на энергию выросли на 12 процентов.",
+    "uk": "Комітет зібрався у вівторок, щоб обговорити річний бюджет. Її об'єднання має чимало нових членів.",
+    "el": "Η επιτροπή συνεδρίασε την Τρίτη για να εξετάσει τον ετήσιο προϋπολογισμό της πόλης και τις δαπάνες.",
+    "vi": "Ủy ban đã họp vào thứ Ba để xem xét ngân sách hằng năm của thành phố và những khoản chi về điện nước.",
+    "ro": "Consiliul și-a ținut ședința marți, însă țările vecine nu au trimis pe nimeni. Mulți așteaptă știri.",
+    "ja": "委員会は火曜日に会議を開き、来年度の予算について検討しました。エネルギーのコストが上がっています。",
+    "ko": "위원회는 화요일에 회의를 열어 내년 예산을 검토하였습니다. 에너지 비용이 올라서 방문객은 줄었습니다.",
+}
+LEAST = {
+    "en": 0.99,
+    "zh": 0.97,
+    "pl": 0.98,
+    "ru": 0.93,
+    "uk": 0.91,
+    "el": 0.96,
+    "vi": 0.9,
+    "ro": 0.9,
+    "ja": 0.94,
+    "ko": 0.93,
+}
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return BoxEncoder(threads=1).reader
+
+
+def page(text: str) -> np.ndarray:
+    """A page of `text` three times over, at 150 dpi."""
+    sheet = pymupdf.open().new_page(width=612, height=500)
+    sheet.insert_htmlbox(pymupdf.Rect(56, 60, 556, 460), f"<p>{text}</p>" * 3, css="* {font-size: 12pt}")
+    pixels = sheet.get_pixmap(dpi=150)
+    return np.frombuffer(pixels.samples, np.uint8).reshape(pixels.height, pixels.width, 3).copy()
+
+
+def scanned(image: np.ndarray) -> np.ndarray:
+    """As a scan of the issue: 1 degree of skew, blur of 0.8 pixels, noise of 8/255, JPEG at 50."""
+    turned = Image.fromarray(image).rotate(1, Image.Resampling.BICUBIC, fillcolor=(255, 255, 255))
+    blurred = np.asarray(turned.filter(ImageFilter.GaussianBlur(0.8)))
+    noise = np.random.default_rng(0).normal(0, 8, image.shape)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(blurred + noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=50)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def recall(text: str, read: list[str]) -> float:
+    """Of the characters of `text` three times over, without spaces, as a bag."""
+    true = Counter("".join(text.split()) * 3)
+    return (true & Counter("".join(read))).total() / true.total()
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_a_script_is_read(reader: Reader, language: str) -> None:
+    image, text = page(TEXTS[language]), TEXTS[language]
+    clean, worn = recall(text, reader.words(image).texts), recall(text, reader.words(scanned(image)).texts)
+    assert min(clean, worn) >= LEAST[language], (clean, worn)
+
+
+def test_classes_are_the_old_ones_then_the_new() -> None:
+    every = json.loads((FOLDER / "characters.json").read_text("utf-8"))
+    new = classes.added(every[:6904])
+    assert every[6904:] == new
+    assert len(new) == 3608
+    assert set(classes.HANGUL + classes.KANA + classes.KANJI + classes.CYRILLIC + classes.LATIN) <= set(every)
+
+
+def test_sets_are_those_of_their_standards() -> None:
+    assert (len(classes.HANGUL), classes.HANGUL[0], classes.HANGUL[-1]) == (2350, "가", "힝")
+    assert (len(classes.KANJI), classes.KANJI[0], classes.KANJI[-1]) == (2965, "亜", "腕")
+    assert classes.jamo("한") == (19, 1, 5)
+    assert classes.jamo("가") == (1, 1, 1)
+    assert classes.jamo("я") == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        ("доοйма", "доойма"),  # a Greek omicron among Cyrillic letters
+        ("Привет o мир", "Привет о мир"),  # a Latin o between Russian words
+        ("the angle α of a ray", "the angle α of a ray"),
+        ("сервер ftp", "сервер ftp"),
+        ("şi ţările însă", "și țările însă"),
+        ("şubat değil", "şubat değil"),
+        ("ー定のデー", "一定のデー"),
+    ],
+)
+def test_a_word_has_one_script(read: str, told: str) -> None:
+    assert "".join(consistent(list(read))) == told
