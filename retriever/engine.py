@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ingest.render import Limits, Renderer
+    from retriever.similar import Member
 
 
 class Retriever:
@@ -299,6 +300,18 @@ class Retriever:
         from index.recode import recode
 
         return recode(self.index, codec, pool, progress)
+
+    def duplicates(self, threshold: float | None = None, where: dict[str, Any] | None = None) -> list[list[Member]]:
+        """Groups of pages that say the same, see `retriever.similar.duplicates`. Raises QueryError."""
+        from retriever import similar
+
+        return similar.duplicates(self, similar.THRESHOLD if threshold is None else threshold, where)
+
+    def clusters(self, count: int | None = None, where: dict[str, Any] | None = None) -> list[list[Member]]:
+        """Pages by what they are about, see `retriever.similar.clusters`. Raises QueryError."""
+        from retriever import similar
+
+        return similar.clusters(self, count, where)
 
     def rebuild(self) -> dict[str, Any]:
         """Make again what can be derived from the store: the first stage and the text lane."""

@@ -52,7 +52,7 @@ def test_pages_about_the_same_are_together_largest_cluster_first_nearest_page_fi
 
 
 def test_the_same_index_gives_the_same_clusters_and_a_number_by_itself(retriever: Retriever) -> None:
-    assert clusters(retriever) == clusters(retriever)
+    assert retriever.clusters() == clusters(retriever) == clusters(retriever)
     assert 1 <= len(clusters(retriever)) <= 2, "the root of half of twelve pages"
     assert sum(len(group) for group in clusters(retriever, 99)) == 12, "never more clusters than pages"
 

@@ -48,6 +48,7 @@ def places(groups: list[list[Member]]) -> list[list[tuple[str, int]]]:
 
 def test_pages_that_say_the_same_are_one_group_with_the_first_of_them_first(retriever: Retriever) -> None:
     (group,) = duplicates(retriever)
+    assert retriever.duplicates() == [group]
     assert places([group]) == [[("a_report", 1), ("d_again", 1), ("b_copy", 2)]]
     assert group[0].likeness == group[1].likeness == 1.0
     first, other = vectors(REPORT.split()), vectors([*REPORT.split(), "indeed"])

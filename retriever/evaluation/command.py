@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,7 @@ def evaluate(
         engine, tasks = None, []
     else:
         engine = load_encoder(encoder or DEFAULT)
-        with _progress(as_json) as told:
+        with term.stages(as_json) as told:
             asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
             measured = [
                 (some, list(_measure(some, engine, systems, modes, names, cache, sweep, told))) for some in asked
@@ -262,29 +261,6 @@ def _compared(row: Mapping[str, Any]) -> list[Any]:
     span = f"{row['low']:+.3f} to {row['high']:+.3f}"
     figures = [f"{row['a']:.3f}", f"{row['b']:.3f}", f"{row['difference']:+.3f}", span, f"{row['p']:.4f}"]
     return [row["dataset"] or "mean of all", row["queries"], *figures, row["better"], row["worse"]]
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """What is being done, how far it is and the time left, on stderr; nothing where stderr is no terminal."""
-    err = term.console(stderr=True)
-    if quiet or not err.is_terminal:
-        yield lambda what, done, total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=err, transient=True) as bar:
-        task = bar.add_task("looking at the data", total=None)
-        doing = [""]
-
-        def told(what: str, done: int, total: int) -> None:
-            if what != doing[0]:
-                doing[0] = what
-                bar.reset(task, description=what, total=total)
-            bar.update(task, completed=done, total=total)
-
-        yield told
 
 
 COMMANDS = (evaluate, compare)

@@ -59,7 +59,6 @@ def train(
     from index.errors import OctavoError
     from retriever.encoders import load_encoder
     from retriever.encoders.jina_v4 import JinaV4
-    from retriever.evaluation.command import _progress as progress
     from retriever.evaluation.datasets import cache_folder
     from retriever.training.data import read
     from retriever.training.run import train as run
@@ -68,7 +67,7 @@ def train(
     model = load_encoder(name)
     if not isinstance(model, JinaV4):
         raise OctavoError(f"{name} has no adapters that can be trained; a model of the layout of Jina v4 is expected")
-    with progress(as_json) as told:
+    with term.stages(as_json) as told:
         done = run(
             model,
             materials,
