@@ -103,6 +103,20 @@ def test_the_scanned_sample_is_read(encoder: BoxEncoder) -> None:
         assert phrase in words.text
 
 
+def test_poor_english_print_is_not_read_as_other_scripts(encoder: BoxEncoder) -> None:
+    import pymupdf
+
+    if not SCANS[0].exists():
+        pytest.skip("scanned-NTSB-report.pdf is not there")
+    words = []
+    for sheet in pymupdf.open(SCANS[0]).pages(0, 3):
+        pixels = sheet.get_pixmap(dpi=150)
+        image = np.frombuffer(pixels.samples, np.uint8).reshape(pixels.height, pixels.width, -1)[:, :, :3]
+        words += encoder._opened.words(np.ascontiguousarray(image)).texts
+    assert len(words) > 400
+    assert not {c for word in words for c in word if 0x370 <= ord(c) < 0x530 or 0x1E00 <= ord(c) < 0x2000}
+
+
 def test_a_sane_layer_is_taken_and_the_nets_stay_shut() -> None:
     encoder = BoxEncoder(threads=1)
     (tokens,) = encoder.encode_pages([rendered([LEFT])])
