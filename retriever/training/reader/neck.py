@@ -8,6 +8,8 @@ learned from common ones.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from retriever.training.reader.features import MAPS
 
 WIDTH = 192
 CONTEXT = 9
+CLEARLY, SHARE = 4.0, 0.03
 BIASED = -1.0  # added to the logits of kana, kanji and Hangul in the file, for the sake of Chinese
 
 
@@ -125,12 +128,44 @@ def grown(model: bytes, neck: Neck) -> bytes:
     old, new = ["new.blank.0", "new.old", "new.space.0"], ["new.blank.1", "new.space.1", "new.characters"]
     nodes.append(helper.make_node("Split", [before, whole("new.split.0", 1, count - 2, 1)], old, axis=2))
     nodes.append(helper.make_node("Split", [logits, whole("new.split.1", 1, 1, added - 2)], new, axis=2))
+    gate = _gate(nodes, graph, before, old[0], new[2])
+    new = [node("Add", [name, gate], f"{name}.gated") for name in new]
     blank, space = node("Max", [old[0], new[0]], "new.blank"), node("Max", [old[2], new[1]], "new.space")
     softmax.input[0] = node("Concat", [blank, old[1], new[2], space], "new.all", axis=2)
     kept_nodes = [*graph.node[:-2], *nodes, softmax]
     del graph.node[:]
     graph.node.extend(kept_nodes)
+    graph.output[0].type.tensor_type.shape.dim[2].dim_value = count + added - 2
     return bytes(parsed.SerializeToString(deterministic=True))
+
+
+def _gate(nodes: list[Any], graph: Any, before: str, blank: str, characters: str) -> str:
+    """Adds nodes that give a line (b, 1, 1) 0 where the new head has a say in it, -10,000 where it has none.
+
+    It has where a new character beats all old classes by CLEARLY at a SHARE or more of the steps that the old head
+    does not call blank: a line of the old scripts is read by the old head alone.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    def node(kind: str, given: list[str], out: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(kind, given, [f"gate.{out}"], **attributes))
+        return f"gate.{out}"
+
+    def number(name: str, value: float) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f"gate.{name}"))
+        return f"gate.{name}"
+
+    def count(name: str, larger: str, smaller: str) -> str:
+        told = node("Cast", [node("Greater", [larger, smaller], f"{name}.0")], f"{name}.1", to=TensorProto.FLOAT)
+        graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), f"gate.{name}.axis"))
+        return node("ReduceSum", [told, f"gate.{name}.axis"], name, keepdims=1)
+
+    best = node("ReduceMax", [before], "best", axes=[2], keepdims=1)
+    clear = node("Add", [best, number("clearly", CLEARLY)], "clear")
+    wins = count("wins", node("ReduceMax", [characters], "new", axes=[2], keepdims=1), clear)
+    least = node("Mul", [count("read", best, blank), number("share", SHARE)], "least")
+    less = node("Cast", [node("Less", [wins, least], "less")], "shut", to=TensorProto.FLOAT)
+    return node("Mul", [less, number("none", -1e4)], "gate")
 
 
 def _classes(graph: object) -> int:
