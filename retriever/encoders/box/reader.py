@@ -2,9 +2,7 @@
 
 Lines are found at half the picture's resolution (75 dpi of 150), each is cut from the full picture, turned if it stands
 upright, scaled to 48 pixels and read by greedy CTC; the time steps at which characters come out place the words.
-Lines read with a mean probability under CONFIDENT are dropped, single characters under CERTAIN. The characters that we
-added are easily taken for others where print is poor, so a page that has hardly any of them is read without, but for
-lines that are nearly all of them.
+Lines read with a mean probability under CONFIDENT are dropped, single characters under CERTAIN.
 Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; does not read Arabic, Hebrew, Thai, Indic
 scripts, handwriting or curved lines.
 """
@@ -35,11 +33,6 @@ _WIDEST = 2400
 _STRIDE = 8
 CONFIDENT = 0.7
 CERTAIN = 0.9
-FORMER = 6_904  # characters that PP-OCRv6-tiny has itself; those behind them are of the second head
-RARE = 0.01  # share of a page's characters under which those of the second head are taken for mistakes
-
-
-Placed = list[tuple[str, list[float]]]  # words and their boxes in pixels
 
 
 class Read(NamedTuple):
@@ -58,7 +51,6 @@ class Reader:
         self._detector = session(detector, threads)
         self._recogniser = session(recogniser, 1)
         self._characters = ["", *json.loads(characters), " "]
-        self._added = frozenset(self._characters[FORMER + 1 : -1])
         self._threads = threads
 
     def lines(self, image: np.ndarray) -> np.ndarray:
@@ -96,59 +88,32 @@ class Reader:
         corners = corners[reading_order(corners)].astype(int)
         with ThreadPoolExecutor(self._threads) as pool:
             read = list(pool.map(lambda corner: self._line(image, corner), corners.tolist()))
-        chosen = self._chosen(read)
-        texts = [word for word, _ in chosen]
-        boxes = np.array([box for _, box in chosen], np.float32).reshape(-1, 4)
+        texts = [word for line in read for word, _ in line]
+        boxes = np.array([box for line in read for _, box in line], np.float32).reshape(-1, 4)
         if degrees:
             boxes = turned_back(boxes, degrees, image.shape[1], image.shape[0])
         return Words(texts, np.clip(boxes / size, 0, 1).astype(np.float32))
 
-    def _chosen(self, read: list[tuple[Placed, Placed]]) -> Placed:
-        """The words of a page's lines, each read with all characters and with the former ones alone."""
-        counts = np.array([self._counted(every) for every, _ in read]).reshape(-1, 2)
-        added, total = counts.sum(axis=0)
-        if added >= RARE * total:
-            return [word for every, _ in read for word in every]
-        mostly = counts[:, 0] > 0.8 * counts[:, 1]
-        return [word for lines, keep in zip(read, mostly, strict=True) for word in lines[0 if keep else 1]]
-
-    def _counted(self, words: Placed) -> tuple[int, int]:
-        """Characters of the second head, and all."""
-        text = "".join(word for word, _ in words)
-        return sum(character in self._added for character in text), len(text)
-
-    def _line(self, image: np.ndarray, corner: list[int]) -> tuple[Placed, Placed]:
-        """The words of one line, read with all characters and with the former ones; none where confidence is low."""
+    def _line(self, image: np.ndarray, corner: list[int]) -> list[tuple[str, list[float]]]:
+        """The words of one line and their boxes in pixels; none where it is not read with confidence."""
         x0, y0, x1, y1 = corner
         cut = image[y0:y1, x0:x1]
         if min(cut.shape[:2]) < 2:
-            return [], []
+            return []
         upright = cut.shape[0] > 1.6 * cut.shape[1] and cut.shape[0] > 60
+        read = self._read(np.rot90(cut) if upright else cut)
+        if read.confidence < (CONFIDENT if len(read.text) > 1 else CERTAIN):
+            return []
+        if upright:
+            return [(word, [x0, y1 - end * (y1 - y0), x1, y1 - start * (y1 - y0)]) for word, start, end in read.words]
+        return [(word, [x0 + start * (x1 - x0), y0, x0 + end * (x1 - x0), y1]) for word, start, end in read.words]
 
-        def placed(read: Read) -> Placed:
-            if read.confidence < (CONFIDENT if len(read.text) > 1 else CERTAIN):
-                return []
-            if upright:
-                return [
-                    (word, [x0, y1 - end * (y1 - y0), x1, y1 - start * (y1 - y0)]) for word, start, end in read.words
-                ]
-            return [(word, [x0 + start * (x1 - x0), y0, x0 + end * (x1 - x0), y1]) for word, start, end in read.words]
-
-        steps = self._steps(np.rot90(cut) if upright else cut)
-        every = placed(ctc(steps, self._characters))
-        best = steps.argmax(axis=1)
-        if not ((best > FORMER) & (best < steps.shape[1] - 1)).any():
-            return every, every
-        known = [*range(FORMER + 1), steps.shape[1] - 1]
-        return every, placed(ctc(steps[:, known], [self._characters[k] for k in known]))
-
-    def _steps(self, cut: np.ndarray) -> np.ndarray:
-        """Probabilities (s, classes) of the steps along a line."""
+    def _read(self, cut: np.ndarray) -> Read:
         width = min(_WIDEST, max(_HEIGHT, round(cut.shape[1] * _HEIGHT / cut.shape[0])))
         line = Image.fromarray(np.ascontiguousarray(cut)).resize((width, _HEIGHT), Image.Resampling.BICUBIC)
         pixels = np.asarray(line, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         (steps,) = self._recogniser.run(None, {"x": np.ascontiguousarray(pixels)})
-        return np.asarray(steps[0])
+        return ctc(steps[0], self._characters)
 
 
 def _boxes(text: np.ndarray) -> np.ndarray:
