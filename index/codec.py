@@ -37,7 +37,7 @@ HALF_MAX = 65_504
 def check_dim(codec: str, dim: int) -> None:
     """Raise QueryError, a ValueError too, unless vectors of `dim` components can be stored in a codec."""
     if codec not in CODECS:
-        raise QueryError(f"codec must be one of {', '.join(CODECS)}; got {codec!r}")
+        raise QueryError(f"codec is one of {', '.join(CODECS)}; got {codec!r}")
     if dim < 1 or dim % PACKED.get(codec, 1):
         raise QueryError(f"{codec} packs {PACKED.get(codec, 1)} components into a byte; {dim} do not divide by that")
 

@@ -263,7 +263,11 @@ class Retriever:
                 shown = of_picture(snapshot, picture)
                 asked = [shown] if query is None else [both(text, shown) for text in asked]
             found = [
-                self._hits(snapshot, one, rank(snapshot, one.said, *one[1:3], k, mode, where, limit, one.page))
+                self._hits(
+                    snapshot,
+                    one,
+                    rank(snapshot, one.said, one.vectors, one.single, k, mode, where, limit, one.page),
+                )
                 for one in asked
             ]
         return found if query is not None and not isinstance(query, str) else found[0]
