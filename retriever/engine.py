@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ingest.render import Limits, Renderer
-    from retriever.similar import Member
+    from retriever.similar import Member, Told
 
 
 class Retriever:
@@ -305,17 +305,21 @@ class Retriever:
 
         return recode(self.index, codec, pool, progress)
 
-    def duplicates(self, threshold: float | None = None, where: dict[str, Any] | None = None) -> list[list[Member]]:
+    def duplicates(
+        self, threshold: float | None = None, where: dict[str, Any] | None = None, progress: Told = None
+    ) -> list[list[Member]]:
         """Groups of pages that say the same, see `retriever.similar.duplicates`. Raises QueryError."""
         from retriever import similar
 
-        return similar.duplicates(self, similar.THRESHOLD if threshold is None else threshold, where)
+        return similar.duplicates(self, similar.THRESHOLD if threshold is None else threshold, where, progress)
 
-    def clusters(self, count: int | None = None, where: dict[str, Any] | None = None) -> list[list[Member]]:
+    def clusters(
+        self, count: int | None = None, where: dict[str, Any] | None = None, progress: Told = None
+    ) -> list[list[Member]]:
         """Pages by what they are about, see `retriever.similar.clusters`. Raises QueryError."""
         from retriever import similar
 
-        return similar.clusters(self, count, where)
+        return similar.clusters(self, count, where, progress)
 
     def rebuild(self) -> dict[str, Any]:
         """Make again what can be derived from the store: the first stage and the text lane."""

@@ -48,12 +48,9 @@ def duplicates(
     threshold: float | None, conditions: tuple[str, ...], page: Path | None, index: str | None, as_json: bool
 ) -> int:
     """Find pages that say the same: printed twice, scanned again."""
-    from retriever import similar
-
-    filters = where(conditions)
     with opened(index) as retriever:
         with term.busy("comparing pages", as_json) as progress:
-            found = similar.duplicates(retriever, threshold or similar.THRESHOLD, filters, progress)
+            found = retriever.duplicates(threshold, where(conditions), progress)
         return _told(retriever, found, "near-duplicates", page, as_json)
 
 
@@ -66,12 +63,9 @@ def clusters(
     count: int | None, conditions: tuple[str, ...], page: Path | None, index: str | None, as_json: bool
 ) -> int:
     """Sort pages by what they are about."""
-    from retriever import similar
-
-    filters = where(conditions)
     with opened(index) as retriever:
         with term.busy("sorting pages", as_json) as progress:
-            found = similar.clusters(retriever, count, filters, progress)
+            found = retriever.clusters(count, where(conditions), progress)
         return _told(retriever, found, "clusters", page, as_json)
 
 
