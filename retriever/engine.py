@@ -112,7 +112,8 @@ class Retriever:
 
     def _seen(self, encoder: Encoder) -> Encoder:
         """An encoder as this index uses it: for its tokens, or for one vector a page."""
-        single, dim = self._options["vectors"] == "single", self._options["dim"]
+        single = self._options["vectors"] == "single" or encoder.fingerprint.get("vectors") == "single"
+        dim = self._options["dim"]
         if self._index is not None:
             stored = self._index.settings.fingerprint
             single, dim = stored.get("vectors") == "single", stored.get("vector_dim")

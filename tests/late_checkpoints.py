@@ -114,7 +114,7 @@ def _values(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     drawn = rng.standard_normal(shape) * (0.15 if len(shape) > 1 else 0.1)
     grown = re.search(r"(norm|ln_q|layer_norm\d|layernorm)\.weight", name) and "language_model.model" not in name
-    return torch.from_numpy((drawn + 1 if grown else drawn).astype(np.float32))
+    return torch.tensor(drawn + 1 if grown else drawn, dtype=torch.float32)
 
 
 def _save(folder: Path, config: dict[str, Any], names: dict[str, tuple[str, tuple[int, ...]]]) -> None:

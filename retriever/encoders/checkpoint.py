@@ -21,6 +21,7 @@ from index.errors import OctavoError
 
 MAX_JSON = 64 * 2**20  # bytes; the largest tokenizers have some 20 MiB
 FLOATS = ("F64", "F32", "F16", "BF16")
+COUNTED = ".position_ids"  # 0, 1, 2 ..., whole numbers that older files hold and no network reads
 Network = TypeVar("Network", bound=nn.Module)
 _TOLD = 50  # tensors that an error names, of each kind
 
@@ -94,7 +95,8 @@ def _tensors_of(path: Path) -> list[Stored]:
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
             found = [Stored(path, key, tuple(part.get_shape())) for key, part in slices.items()]
-            wrong = [key for key, part in slices.items() if part.get_dtype() not in FLOATS]
+            whole = [key for key, part in slices.items() if part.get_dtype() not in FLOATS]
+            wrong = [key for key in whole if not key.endswith(COUNTED)]
     except (SafetensorError, OSError) as error:
         raise OctavoError(f"{path} is damaged or no safetensors file: {error}") from None
     if wrong:
@@ -166,6 +168,9 @@ def _fill_buffers(module: nn.Module, device: torch.device) -> None:
         return
     if hasattr(module, "scalar_embed_scale"):
         module.embed_scale = torch.tensor(module.scalar_embed_scale, device=device)
+        return
+    if list(module._buffers) == ["position_ids"]:
+        module._buffers["position_ids"] = torch.arange(module.get_buffer("position_ids").shape[-1], device=device)[None]
         return
     fresh: nn.Module = type(module)(module.config)
     module._buffers.update(fresh.to(device)._buffers)

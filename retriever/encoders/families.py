@@ -30,6 +30,9 @@ class Family(NamedTuple):
 
 FAMILIES = (
     Family("jina-embeddings-v4", ("JinaEmbeddingsV4Model",), "retriever.encoders.jina_v4:JinaV4", True),
+    Family("clip", ("CLIPModel",), "retriever.encoders.dual:DualEncoder"),
+    Family("siglip", ("SiglipModel",), "retriever.encoders.dual:DualEncoder"),
+    Family("siglip2-naflex", ("Siglip2Model",), "retriever.encoders.dual:DualEncoder"),
     *(Family(row.name, (row.architecture,), "retriever.encoders.late:LateEncoder") for row in ROWS),
 )
 SENTENCE = Family("sentence-transformers", (), "retriever.encoders.sentence:SentenceEncoder")

@@ -19,7 +19,7 @@ from index.errors import OctavoError
 from retriever.encoders.checkpoint import read_json
 from retriever.encoders.late_inputs import Read, Reader
 from retriever.encoders.late_rows import Row
-from retriever.encoders.tokens import CONFIG
+from retriever.encoders.tokens import CONFIG, special_tokens
 from retriever.encoders.vision import MOST_ENLARGED, Picture, cells, rgb
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -33,7 +33,7 @@ class Grid(Reader):
     ragged = True
 
     def __init__(self, row: Row, settings: Mapping[str, Any], path: Path, config: Any) -> None:
-        self._tokens = _special(path.parent)
+        self._tokens = special_tokens(path.parent, _NAMED)
         super().__init__(row._replace(image=self._tokens["image_token"]), settings, path, config)
         self._template, self._path = _template(path.parent), path
         size = settings.get("size") or {}
@@ -124,21 +124,6 @@ def _fitted(
         long = max(1, max_pixels // min(below))
         return (below[0], long) if below[1] >= below[0] else (long, below[1])
     return below
-
-
-def _special(folder: Path) -> dict[str, str]:
-    """The named tokens of tokenizer_config.json. Raises OctavoError where one is missing."""
-    config = read_json(folder, CONFIG)
-    extra = config.get("extra_special_tokens")
-    named = config | (extra if isinstance(extra, dict) else {})
-    found = {}
-    for name in _NAMED:
-        token = named.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        if not isinstance(token, str) or not token:
-            raise OctavoError(f"{folder / CONFIG} names no {name}")
-        found[name] = token
-    return found
 
 
 def _template(folder: Path) -> str:

@@ -43,7 +43,7 @@ def load(
     adapts, else `folder` itself. Raises OctavoError (`checkpoint`)."""
     stored = stored_tensors(base)
     check_depth(base, config, len(stored))
-    backbone = _config(base, config, row)
+    backbone = config_of(base, config.get("vlm_config", config), row.config)
     network = on_meta(lambda: Network(row.backbone, backbone, config.get("embedding_dim", row.dim), row.bias), base)
     if base != folder:
         lora = read_lora(folder)
@@ -67,12 +67,11 @@ def _ours(row: Row, name: str) -> str:
     return name
 
 
-def _config(folder: Path, config: dict[str, Any], row: Row) -> Any:
-    """The backbone's config, by transformers' own class."""
+def config_of(folder: Path, config: dict[str, Any], kind: str) -> Any:
+    """The config of a network, by transformers' own class. Raises OctavoError."""
     import transformers
 
     try:
-        inner = config.get("vlm_config", config)
-        return getattr(transformers, row.config).from_dict({k: v for k, v in inner.items() if k != "auto_map"})
+        return getattr(transformers, kind).from_dict({k: v for k, v in config.items() if k != "auto_map"})
     except Exception as error:  # of whatever kind transformers' own validation raises
-        raise OctavoError(f"{folder / 'config.json'} describes no {row.backbone}: {str(error)[:300]}") from None
+        raise OctavoError(f"{folder / 'config.json'} describes no {kind}: {str(error)[:300]}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ class Tokens:
         """The id of a token, None where there is no such token."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
+
+
+def special_tokens(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The tokens that tokenizer_config.json gives names, say `eos_token`. Raises OctavoError where one is missing."""
+    config = read_json(folder, CONFIG)
+    extra = config.get("extra_special_tokens")
+    named = config | (extra if isinstance(extra, dict) else {})
+    found = {}
+    for name in names:
+        token = named.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(token, str) or not token:
+            raise OctavoError(f"{folder / CONFIG} names no {name}")
+        found[name] = token
+    return found
 
 
 def _read(folder: Path) -> Tokenizer:

@@ -96,10 +96,7 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
     As Qwen2-VL's processor defines it. Raises ValueError where one side is over 200 times the other.
     """
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ValueError(
-            f"the picture has {width} x {height} pixels; one side may be at most {MAX_ASPECT} times the other"
-        )
+    check_aspect((width, height))
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
         shrink = math.sqrt((height * width) / max_pixels)
@@ -110,6 +107,14 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
         rows = math.ceil(height * grow / factor) * factor
         columns = math.ceil(width * grow / factor) * factor
     return rows, columns
+
+
+def check_aspect(size: tuple[int, int]) -> None:
+    """Raise ValueError where one side of a picture of `size` (width, height) is over 200 times the other."""
+    if max(size) > MAX_ASPECT * min(size):
+        raise ValueError(
+            f"the picture has {size[0]} x {size[1]} pixels; one side may be at most {MAX_ASPECT} times the other"
+        )
 
 
 def grid_of(size: tuple[int, int], steps: Preprocessing, max_pixels: int | None = None) -> tuple[int, int]:
