@@ -39,6 +39,7 @@ FAMILIES = (
     "colqwen2",
     "colqwen2.5",
     "colqwen3",
+    "colqwen3.5",
     "colmodernvbert-hf",
     "colsmol",
     "neomme",
@@ -61,7 +62,10 @@ def write(family: str, folder: Path) -> tuple[Path, Path | None]:
     row = next(row for row in ROWS if row.name == family)
     model, config = folder / "model", _config(row.architecture)
     model.mkdir(parents=True)
-    (model / "preprocessor_config.json").write_text(json.dumps(_preprocessor(row)), "utf-8")
+    if family == "colqwen3.5":  # as transformers 5 writes it
+        (model / "processor_config.json").write_text(json.dumps({"image_processor": _preprocessor(row)}), "utf-8")
+    else:
+        (model / "preprocessor_config.json").write_text(json.dumps(_preprocessor(row)), "utf-8")
     if row.reader == "tiles":
         (model / "processor_config.json").write_text(json.dumps({"image_seq_len": 4}), "utf-8")
     _tokenizer(row.reader, model)
@@ -84,7 +88,7 @@ def _names(row: Any, config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, 
 
     inner = getattr(transformers, row.config).from_dict(config.get("vlm_config", config))
     with torch.device("meta"):
-        network = Network(row.backbone, inner, row.dim, row.bias)
+        network = Network(row.backbone, inner, config.get("dim", row.dim), row.bias)
     return {_published(row.name, n): (n, tuple(t.shape)) for n, t in network.state_dict().items()}
 
 
@@ -97,7 +101,7 @@ def _published(family: str, name: str) -> str:
         last = name.split(".")[-1]
         native = "embedding_proj_layer" if family.endswith("-hf") else "custom_text_proj"
         return f"{'linear' if family == 'colsmol' else native}.{last}"
-    if family == "colqwen3":
+    if family.startswith("colqwen3"):
         return plain
     if family.startswith("colpali"):
         plain = plain.replace("language_model.", "language_model.model.", 1)
@@ -179,7 +183,7 @@ def _preprocessor(row: Any) -> dict[str, Any]:
     if reader == "qwen":
         shared = {"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136, "max_pixels": 15680}
         third = {"patch_size": 16, "image_mean": half, "image_std": half}
-        return shared | (third if row.name == "colqwen3" else {"patch_size": 14})
+        return shared | (third if row.name.startswith("colqwen3") else {"patch_size": 14})
     if reader == "whole":
         size = {"height": 56, "width": 56}
         shared = {"image_processor_type": "SiglipImageProcessor", "image_seq_length": 16, "size": size, "resample": 3}
@@ -199,7 +203,9 @@ def _config(architecture: str) -> dict[str, Any]:
     if "Qwen" in architecture:
         wide = text | ids | {"vocab_size": 448, "num_key_value_heads": 1, "rope_theta": 1e6}
         wide |= {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}, "max_position_embeddings": 4096}
-        kind = {"ColQwen2_5": "qwen2_5_vl", "ColQwen3": "qwen3_vl"}.get(architecture, "qwen2_vl")
+        kind = {"ColQwen2_5": "qwen2_5_vl", "ColQwen3": "qwen3_vl", "ColQwen3_5": "qwen3_5"}.get(
+            architecture, "qwen2_vl"
+        )
         vision: dict[str, Any] = {
             "depth": 2,
             "num_heads": 2,
@@ -210,11 +216,17 @@ def _config(architecture: str) -> dict[str, Any]:
         if kind == "qwen2_5_vl":
             vision |= {"intermediate_size": 48, "out_hidden_size": 32, "fullatt_block_indexes": [1]}
             vision |= {"window_size": 56, "model_type": kind}
-        elif kind == "qwen3_vl":
+        elif kind in ("qwen3_vl", "qwen3_5"):
             vision |= {"intermediate_size": 48, "out_hidden_size": 32, "patch_size": 16, "model_type": kind}
             vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
             rope: dict[str, Any] = {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True}
             wide |= {"head_dim": 16, "rope_scaling": rope}
+            if kind == "qwen3_5":
+                named |= {"dim": 64}
+                heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+                wide |= heads | {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+                wide |= {"layer_types": ["linear_attention", "full_attention"]}
+                rope |= {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
         else:
             vision |= {"embed_dim": 32, "mlp_ratio": 2, "model_type": kind}
         tokens = {

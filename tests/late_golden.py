@@ -25,6 +25,7 @@ ENGINE = {
     "colqwen2": "ColQwen2",
     "colqwen2.5": "ColQwen2_5",
     "colqwen3": "ColQwen3",
+    "colqwen3.5": "ColQwen3_5",
     "colsmol": "ColIdefics3",
 }
 NATIVE = {"colpali-hf": "ColPali", "colqwen2-hf": "ColQwen2", "colmodernvbert-hf": "ColModernVBert", "neomme": "NeoMME"}
@@ -44,10 +45,11 @@ def loaded(family: str, folder: Path) -> tuple[Any, Any]:
     from colpali_engine import models
     from peft import PeftModel
 
-    model = getattr(models, ENGINE[family]).from_pretrained(folder / "base")
+    adapter = (folder / "base").exists()
+    model = getattr(models, ENGINE[family]).from_pretrained(folder / ("base" if adapter else "model"))
     named = "ColQwen2_5_Processor" if family == "colqwen2.5" else f"{ENGINE[family]}Processor"
     kind = getattr(models, named)
-    whole = adapted(PeftModel.from_pretrained(model, folder / "model"), folder / "model")
+    whole = adapted(PeftModel.from_pretrained(model, folder / "model"), folder / "model") if adapter else model
     if "Qwen" not in named:
         return whole.eval(), kind.from_pretrained(folder / "model")
     from transformers import PreTrainedTokenizerFast, ProcessorMixin

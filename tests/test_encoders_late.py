@@ -50,7 +50,7 @@ def test_every_row_has_a_checkpoint() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_vectors_equal_those_of_the_familys_own_code(family: str, folders, golden) -> None:
     model = opened(folders, family)
-    assert model.dim == model.row.dim
+    assert model.dim == (64 if family == "colqwen3.5" else model.row.dim), "that of config.json, where it has one"
     for kind, found in (("pages", model.embed_pictures(pages())), ("queries", model.embed_queries(QUERIES))):
         for place, one in enumerate(found):
             assert one.ids.tolist() == golden[f"{family}.{kind}.{place}.ids"].tolist()
@@ -165,6 +165,14 @@ def test_neomme_needs_its_words(tmp_path: Path) -> None:
         load_encoder(model)
     edit_json(model / "tokenizer_config.json", lambda c: c["extra_special_tokens"].pop("row_token"))
     with pytest.raises(OctavoError, match=r"tokenizer_config\.json names no row_token"):
+        load_encoder(model)
+
+
+def test_models_of_several_widths_are_others(tmp_path: Path) -> None:
+    """They are published under the name of ColQwen3.5, whose own code knows nothing of them."""
+    model, _ = write("colqwen3.5", tmp_path)
+    edit_json(model / "config.json", lambda c: c.update(head_dims=[64, 128], mrl_prefix=True))
+    with pytest.raises(OctavoError, match=r"head_dims; a model of several widths is no ColQwen3_5"):
         load_encoder(model)
 
 

@@ -24,7 +24,7 @@ from ingest.page import Render
 from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen
 from retriever.encoders.batches import Told, in_batches
 from retriever.encoders.checkpoint import check_depth, digests, load_strictly, on_meta, read_json, stored_tensors
-from retriever.encoders.late_inputs import PREPROCESSOR
+from retriever.encoders.late_inputs import picture_settings
 from retriever.encoders.late_network import config_of
 from retriever.encoders.tokens import CONFIG, FILE, Tokens, special_tokens
 from retriever.encoders.vision import Picture, check_aspect, rgb
@@ -163,11 +163,11 @@ def _canonical(folder: Path, clip: bool) -> Callable[[str], str]:
 
 
 def _processor(kind: str, folder: Path, vision: Any) -> tuple[Any, dict[str, Any]]:
-    """transformers' own, of Pillow, and what preprocessor_config.json tells it. Raises OctavoError for a step that is
+    """transformers' own, of Pillow, and what the folder tells it. Raises OctavoError for a step that is
     switched off, and where it does not make what the network takes."""
     import transformers
 
-    found, path = read_json(folder, PREPROCESSOR), folder / PREPROCESSOR
+    found, path = picture_settings(folder)
     settings = {name: found[name] for name in _KNOWN if name in found}
     sizes = [size for name, size in settings.items() if name in ("size", "crop_size")]
     sides = {side for size in sizes for side in (size.values() if isinstance(size, dict) else [size])}

@@ -1,4 +1,4 @@
-"""Late-interaction encoders that share one code: ColPali, ColQwen2, 2.5 and 3, ColModernVBERT, ColSmol, NeoMME.
+"""Late-interaction encoders that share one code: ColPali, ColQwen2, 2.5, 3 and 3.5, ColModernVBERT, ColSmol, NeoMME.
 
 Only inputs of one length share a batch, so nothing is ever padded and a page's vectors never depend on its batch. What
 each family is, is a row of `late_rows`.
@@ -22,7 +22,7 @@ from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen
 from retriever.encoders.batches import Told, in_batches
 from retriever.encoders.checkpoint import digests, read_json
 from retriever.encoders.late_grid import Grid
-from retriever.encoders.late_inputs import PREPROCESSOR, Qwen, Read, Reader, Tiles, Whole
+from retriever.encoders.late_inputs import Qwen, Read, Reader, Tiles, Whole, picture_settings
 from retriever.encoders.late_network import load
 from retriever.encoders.late_rows import row_of
 from retriever.encoders.tokens import FILE, Tokens
@@ -60,9 +60,7 @@ class LateEncoder(PictureEncoder):
         self.row, self._device = row, place
         self.network, files = load(self.folder, weights, config, row, place, wanted)
         backbone = self.network.vlm.config
-        self._reader = READERS[row.reader](
-            row, read_json(self.folder, PREPROCESSOR), self.folder / PREPROCESSOR, backbone
-        )
+        self._reader = READERS[row.reader](row, *picture_settings(self.folder), backbone)
         self._tokens = Tokens(self.folder, backbone.get_text_config().vocab_size)
         self._image: int = backbone.image_token_id
         if self._tokens.id_of(self._reader.image) != self._image:

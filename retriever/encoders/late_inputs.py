@@ -16,11 +16,21 @@ import numpy as np
 import torch
 
 from index.errors import OctavoError
+from retriever.encoders.checkpoint import read_json
 from retriever.encoders.late_rows import Row
 from retriever.encoders.vision import Picture, Preprocessing, cells, grid_of, patches, rgb, size_of
 
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 _KNOWN = ("size", "max_image_size", "resample", "rescale_factor", "image_mean", "image_std", "do_image_splitting")
+
+
+def picture_settings(folder: Path) -> tuple[dict[str, Any], Path]:
+    """How pictures are prepared, and the file that says it: transformers 5 writes it into processor_config.json."""
+    if not (folder / PREPROCESSOR).exists() and (folder / PROCESSOR).exists():
+        found = read_json(folder, PROCESSOR).get("image_processor")
+        if isinstance(found, dict):
+            return found, folder / PROCESSOR
+    return read_json(folder, PREPROCESSOR), folder / PREPROCESSOR
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,12 @@ def load(
     stored = stored_tensors(base)
     check_depth(base, config, len(stored))
     backbone = config_of(base, config.get("vlm_config", config), row.config)
-    network = on_meta(lambda: Network(row.backbone, backbone, config.get("embedding_dim", row.dim), row.bias), base)
+    if config.get("head_dims"):
+        raise OctavoError(
+            f"{base / 'config.json'}: head_dims; a model of several widths is no {row.architecture} as here"
+        )
+    dim = config.get("embedding_dim", config.get("dim", row.dim))
+    network = on_meta(lambda: Network(row.backbone, backbone, dim, row.bias), base)
     if base != folder:
         lora = read_lora(folder)
         inject(network, [_ONLY], row.adapted, lora)

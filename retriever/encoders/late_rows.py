@@ -43,8 +43,8 @@ class Row(NamedTuple):
     """name: of the family; architecture: in config.json; backbone, config: classes of transformers; reader: how pages
     are read, `qwen`, `whole`, `tiles` or `grid`; page: the text around the picture; query: around a text; renames:
     (expression, replacement) from the names of files to ours; adapted: what a LoRA adapter sits on; single: is the mean
-    of the last states a single vector? bias: has the projection one? dim: of token vectors, where no config
-    says it."""
+    of the last states a single vector? bias: has the projection one? dim: of token vectors, where config.json
+    does not say it."""
 
     name: str
     architecture: str
@@ -134,6 +134,18 @@ ROWS = (
         _QWEN,
         rf"vlm\.language_model\.layers\.\d+\.{LINEAR}|embedding_proj_layer",
         dim=320,
+    ),
+    Row(
+        "colqwen3.5",
+        "ColQwen3_5",
+        "Qwen3_5Model",
+        "Qwen3_5Config",
+        "qwen",
+        "<|image_pad|>",
+        QWEN_PAGE,
+        "{}" + "<|endoftext|>" * 10,
+        _QWEN,
+        "",  # published whole
     ),
     Row(
         "colmodernvbert-hf",
