@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 NAME = re.compile(r"[\w.-]+")
+LEFT_OUT = {"rapidocr"}  # 200 MB, for one baseline: make install does without
 
 
 def normal(name: str) -> str:
@@ -54,7 +55,8 @@ def test_constraints_pin_every_direct_dependency_at_or_above_its_floor_and_hold_
     for name, floor in floors().items():
         assert name in pinned, f"{name} is not in constraints.txt"
         assert numbers(pinned[name]) >= numbers(floor), f"{name}: constraints.txt has {pinned[name]}, below {floor}"
-        assert numbers(version(name)) == numbers(pinned[name]), f"{name} {version(name)} is installed; run make install"
+        if name not in LEFT_OUT:
+            assert numbers(version(name)) == numbers(pinned[name]), f"{name} {version(name)} is installed; make install"
     assert pinned["torch"] == "2.13.0"
 
 

@@ -29,6 +29,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--mode", "modes", multiple=True, type=click.Choice(["hybrid", "visual", "text"]), help="May be repeated."
 )
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=click.Choice(["layer", "ocr", "rapidocr"]),
+    help="BM25 over files' text layers, or over OCR of the pictures; may be repeated.",
+)
+@click.option("--pixels-only", is_flag=True, help="Hide text layers from the encoder: pages as if scanned.")
 @click.option("--codec", "codecs", multiple=True, metavar="NAME", help="How vectors are kept (int8); may be repeated.")
 @click.option("--pool", "pools", multiple=True, type=click.IntRange(min=1), help="Tokens that become one vector (1).")
 @click.option("--candidates", "stages", multiple=True, metavar="STAGE", help="The first stage (auto); may be repeated.")
@@ -45,6 +53,8 @@ def evaluate(
     sources: tuple[str, ...],
     encoder: str | None,
     modes: tuple[str, ...],
+    baselines: tuple[str, ...],
+    pixels_only: bool,
     codecs: tuple[str, ...],
     pools: tuple[int, ...],
     stages: tuple[str, ...],
@@ -67,6 +77,8 @@ def evaluate(
     """
     from retriever.encoders import DEFAULT, load_encoder
     from retriever.evaluation import datasets, results
+    from retriever.evaluation.readers import BASELINES, PixelsOnly
+    from retriever.evaluation.run import baseline
     from retriever.evaluation.sources import named
 
     names = _measures(measures)
@@ -78,13 +90,26 @@ def evaluate(
         measured = [(some, [results.of_run(path, some, names) for path in runs]) for some in chosen]
         engine, tasks = None, []
     else:
-        engine = load_encoder(encoder or DEFAULT)
+        _check_pictures(
+            chosen, ["--pixels-only"] * pixels_only + [f"--baseline {b}" for b in baselines if b != "layer"]
+        )
+        readers = [BASELINES[name]() for name in dict.fromkeys(baselines)]
+        plain = load_encoder(encoder or DEFAULT)
+        engine = PixelsOnly(plain) if pixels_only else plain
         with term.stages(as_json) as told:
-            asked = [some if some.queries else _made_up(some, engine, cache, modes, told) for some in chosen]
+            lexical = [*modes, *baselines]
+            asked = [some if some.queries else _made_up(some, engine, cache, lexical, told) for some in chosen]
             measured = [
-                (some, list(_measure(some, engine, systems, modes, names, cache, sweep, told))) for some in asked
+                (
+                    some,
+                    [
+                        *_measure(some, engine, systems, modes, names, cache, sweep, told),
+                        *(baseline(some, reader, cache, names, told) for reader in readers),
+                    ],
+                )
+                for some in asked
             ]
-            tasks = [row for task in [*found.pairs, *found.tasks] for row in _measure_task(task, engine, cache, told)]
+            tasks = [row for task in [*found.pairs, *found.tasks] for row in _measure_task(task, plain, cache, told)]
     done = [result for _, some in measured for result in some]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
     document |= {"encoder": engine.fingerprint if engine else {}, "tasks": tasks, "skipped": found.skipped}
@@ -127,6 +152,13 @@ def _chosen(sets: Sequence[QuestionSet], queries: int | None, languages: Sequenc
     some = [found for found in sets if not languages or {query.lang for query in found.queries} & set(languages)]
     some = [found.only(languages) if languages else found for found in some or sets]
     return [found.sample(queries) if queries and found.queries else found for found in some]
+
+
+def _check_pictures(sets: Sequence[QuestionSet], wanted: Sequence[str]) -> None:
+    """Raise a usage error where pictures are to be read, and there are none."""
+    for some in sets:
+        if wanted and some.corpus.texts:
+            raise click.UsageError(f"{some.name} is of texts and has no pictures to read: leave out {wanted[0]}")
 
 
 def _measure(
@@ -195,7 +227,8 @@ def _write(
     most = min(MOST, max(1, _SHOWN // max(len(measured), 1)))
     for questions, some in measured:
         if encoder is not None:
-            best = max(some, key=lambda result: sum(result.values[document["measures"][0]].values()))
+            seen = [result for result in some if result.system.mode != "baseline"]
+            best = max(seen, key=lambda result: sum(result.values[document["measures"][0]].values()))
             galleries.setdefault(questions.name, []).extend(gallery(questions, encoder, cache, best, most))
     (folder / "report.html").write_text(page(document, galleries), "utf-8")
     (folder / "eval.json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8")

@@ -25,7 +25,7 @@ from retriever.engine import Retriever
 from retriever.evaluation.datasets import cache_folder
 from retriever.evaluation.hub import corpus_of, rows_of
 from retriever.evaluation.indexes import Told, encode_texts, opened
-from retriever.evaluation.run import names
+from retriever.evaluation.run import best
 from retriever.evaluation.tables import needed
 from retriever.evaluation.trec import falling
 from retriever.ranking import CANDIDATES, LONGEST_QUERY
@@ -87,16 +87,15 @@ class SearchModel:
         if only is not None:
             places = [place for page in only if (place := self.corpus.place(page))]
             where, limit, k = {"document": {"$in": [content for content, _ in places]}}, "all", max(len(places), 1)
-        found = names(self.corpus, self._hits(text, k, where, limit))
-        return [(page, score) for page, score in found if only is None or page in only]
+        return [(page, score) for page, score in self._found(text, k, where, limit) if only is None or page in only]
 
-    def _hits(self, text: str, k: int, where: Any, limit: Any) -> list[Any]:
+    def _found(self, text: str, k: int, where: Any, limit: Any) -> list[tuple[str, float]]:
         """A query that is too long for the encoder loses its end, half by half."""
         assert self._retriever is not None
         text = text[:LONGEST_QUERY]
         while text.strip():
             try:
-                return list(self._retriever.search(text, k, self.mode, where, limit))
+                return best(self._retriever, self.corpus, text, k, self.mode, where, limit)
             except QueryError:
                 self.shortened += 1
                 text = text[: len(text) // 2]

@@ -181,15 +181,14 @@ def _plots(results: Sequence[Mapping[str, Any]], measure: str) -> str:
     points: dict[str, list[Point]] = {"bytes_a_page": [], "ms_a_query": []}
     for label, of_system in systems(results).items():
         system, row = of_system[0]["system"], means[label]
-        name = f"{system['codec']}, pool {system['pool']}, {system['candidates']}, {system['mode']}"
-        kind = f"{system['codec']}, {system['mode']}" if system["mode"] != "text" else "BM25"
+        kind = f"{system['codec']}, {system['mode']}" if _seen(system) else "BM25"
         costs = {
             "bytes_a_page": _mean_cost(of_system, "bytes_a_page"),
             "ms_a_query": _mean_cost(of_system, "ms_a_query_cpu"),
         }
         for cost, value in costs.items():
-            if value and not (cost == "bytes_a_page" and system["mode"] == "text"):
-                points[cost].append(Point(name, value, row["mean"], row["low"], row["high"], kind))
+            if value and (_seen(system) or cost != "bytes_a_page"):
+                points[cost].append(Point(label, value, row["mean"], row["low"], row["high"], kind))
     drawn = [
         pareto(some, f"{measure} against {title}", title, measure, unit)
         for some, title, unit in (
@@ -206,6 +205,11 @@ def _plots(results: Sequence[Mapping[str, Any]], measure: str) -> str:
     return f'<h2>What quality costs</h2><p class="quiet">{explained}</p><div class="plots">{"".join(drawn)}</div>'
 
 
+def _seen(system: Mapping[str, Any]) -> bool:
+    """Whether vectors are looked at; BM25 alone knows no codec."""
+    return system["mode"] in ("hybrid", "visual")
+
+
 def _mean_cost(of_system: Sequence[Mapping[str, Any]], name: str) -> float:
     values = [cost["p50"] if isinstance(cost := result["cost"].get(name, 0), dict) else cost for result in of_system]
     return float(sum(values) / len(values))
@@ -214,7 +218,7 @@ def _mean_cost(of_system: Sequence[Mapping[str, Any]], name: str) -> float:
 def _costs(results: Sequence[Mapping[str, Any]]) -> str:
     body = []
     for result in results:
-        cost, seen = result["cost"], result["system"]["mode"] != "text"
+        cost, seen = result["cost"], _seen(result["system"])
         times = cost.get("ms_a_query_cpu", {})
         body.append(
             (
@@ -227,12 +231,23 @@ def _costs(results: Sequence[Mapping[str, Any]]) -> str:
                     f"{cost['tokens_a_page']:,.0f}" if seen and "tokens_a_page" in cost else "–",
                     f"{cost['bytes_a_page']:,.0f}" if seen and "bytes_a_page" in cost else "–",
                     _text(cost.get("stage", "–")) if seen else "–",
+                    f"{cost['cpu_seconds_a_page']:.2f}" if cost.get("cpu_seconds_a_page") else "–",
                     f"{times['p50']:.0f}<small>p95 {times['p95']:.0f}</small>" if times else "–",
                 ],
             )
         )
-    head = ["System", "Data set", "Pages", "Queries", "Tokens a page", "Bytes a page", "First stage", "ms a query"]
-    caption = "Bytes are those of the whole index; time is CPU time of a warm search for ten pages"
+    head = [
+        "System",
+        "Data set",
+        "Pages",
+        "Queries",
+        "Tokens a page",
+        "Bytes a page",
+        "First stage",
+        "CPU s a page",
+        "ms a query",
+    ]
+    caption = "Bytes are those of the whole index; CPU time, of reading and encoding a page, and of a warm search"
     lost = [line for result in results for line in result["cost"].get("failed", ())]
     told = "".join(f"<li>{_text(line)}</li>" for line in dict.fromkeys(lost))
     note = f'<p class="note">Documents that could not be read and are not searched:</p><ul>{told}</ul>' if told else ""

@@ -141,6 +141,7 @@ def write_runs(folder: Path, measured: Sequence[tuple[QuestionSet, Sequence[Resu
             if system.mode == "run":
                 continue
             how = f"{system.codec}.pool{system.pool}.{system.candidates}.{system.mode}"
+            how = _file_name(system.label) if system.mode == "baseline" else how
             trec.write_run(folder / f"{name}.{how}.run", result.rankings, tag=system.encoder)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from retriever.engine import Retriever
 from retriever.evaluation.datasets import Corpus, Query, QuestionSet
 from retriever.evaluation.indexes import Told, opened
 from retriever.evaluation.metrics import MEASURES, evaluate, judged
-from retriever.ranking import CANDIDATES, TEXT_SHARE
+from retriever.evaluation.readers import WordsOnly
+from retriever.query import of_texts, words_only
+from retriever.ranking import CANDIDATES, TEXT_SHARE, check_search, rank
 
 DEPTH = 100
 """Places of a ranking that are looked at."""
@@ -28,8 +30,8 @@ _FUNNEL, _TIMED = 100, 40  # queries that the funnel, and the clock, look at
 
 @dataclass(frozen=True)
 class System:
-    """What is measured. encoder: its name; candidates: the first stage; mode: visual, text or hybrid; or
-    run, of a ranking that was made elsewhere, whose name `encoder` then is."""
+    """What is measured. encoder: its name; candidates: the first stage; mode: visual, text or hybrid; or baseline, and
+    `encoder` is what read the words; or run, of a ranking that was made elsewhere, whose name `encoder` then is."""
 
     encoder: str
     codec: str = "int8"
@@ -42,6 +44,8 @@ class System:
         """The parts in one line."""
         if self.mode == "run":
             return f"run: {self.encoder}"
+        if self.mode == "baseline":
+            return f"baseline: BM25 over {self.encoder}"
         if self.mode == "text":
             return f"text: BM25 over words as read by {self.encoder}"
         pooled = f", pool {self.pool}" if self.pool != 1 else ""
@@ -106,6 +110,15 @@ def run(
     return results
 
 
+def baseline(
+    questions: QuestionSet, reader: WordsOnly, cache: Path, measures: Sequence[str] = MEASURES, told: Told | None = None
+) -> Result:
+    """Measure BM25 over the words that `reader` gives. Raises OctavoError where no query can be scored."""
+    (result,) = run(questions, reader, cache, modes=("text",), measures=measures, told=told)
+    result.system = replace(result.system, mode="baseline")
+    return result
+
+
 def scored(questions: QuestionSet) -> list[Query]:
     """The queries to which some page is relevant."""
     wanted = set(judged(questions.qrels))
@@ -119,14 +132,30 @@ def search(
     found: dict[str, list[tuple[str, float]]] = {}
     for number, query in enumerate(queries):
         tell(f"searching ({mode})", number, len(queries))
-        found[query.id] = names(corpus, retriever.search(query.text, depth, mode))
+        found[query.id] = best(retriever, corpus, query.text, depth, mode)
     tell(f"searching ({mode})", len(queries), len(queries))
     return found
 
 
-def names(corpus: Corpus, hits: Sequence[Any]) -> list[tuple[str, float]]:
-    """Hits as (page, score); a page with several names takes several places."""
-    return [(name, float(hit.score)) for hit in hits for name in corpus.ids(hit.document, hit.page)]
+def best(
+    retriever: Retriever,
+    corpus: Corpus,
+    text: str,
+    k: int,
+    mode: str,
+    where: dict[str, Any] | None = None,
+    candidates: int | str | None = None,
+) -> list[tuple[str, float]]:
+    """(page, score) of what `Retriever.search` finds, without the evidence that its hits carry, which costs more than
+    finding them; a page with several names takes several places."""
+    limit = check_search([text], k, mode, candidates)
+    dim, encode = retriever.index.settings.dim, mode != "text"
+    (asked,) = of_texts(retriever.encoder, [text]) if encode else words_only([text], dim)
+    with retriever.index.snapshot() as snapshot:
+        found = rank(snapshot, asked.said, asked.vectors, asked.single, k, mode, where, limit)
+        rows = snapshot.pages(one.page for one in found)
+    places = [(rows[one.page], one.score) for one in found]
+    return [(name, score) for row, score in places for name in corpus.ids(row["content"], row["number"])]
 
 
 def score(
@@ -202,7 +231,7 @@ def funnel(
 
 
 def _pages(retriever: Retriever, corpus: Corpus, text: str, n: int, mode: str) -> set[str]:
-    return {page for page, _ in names(corpus, retriever.search(text, n, mode, candidates=n))}
+    return {page for page, _ in best(retriever, corpus, text, n, mode, candidates=n)}
 
 
 def _cost(status: Mapping[str, Any]) -> dict[str, Any]:
