@@ -38,6 +38,22 @@ def test_the_family_is_read_from_the_config(tmp_path: Path) -> None:
         family_of(tmp_path / "colpali-v1.2")
 
 
+def test_rivals_that_need_code_of_others_are_refused_with_the_reason(tmp_path: Path) -> None:
+    towers, timm = r"built by code in a second repository.*; use google/siglip2", r"the layout of open_clip.*timm"
+    for name, reason in (("jinaai/jina-clip-v2", towers), ("visheratin/nllb-clip-large-siglip", timm)):
+        with pytest.raises(OctavoError, match=rf"^{name} cannot be loaded: .*{reason}"):
+            load_encoder(name)
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 1152}}', "utf-8")
+    with pytest.raises(OctavoError, match=rf"^{tmp_path} cannot be loaded: .*{timm}"):
+        load_encoder(tmp_path)
+    config = {"architectures": ["JinaCLIPModel"], "auto_map": {"AutoModel": "jinaai/jina-clip-implementation--m.M"}}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(OctavoError, match=rf"^{tmp_path} cannot be loaded: .*{towers}"):
+        load_encoder(tmp_path)
+    edit_json(tmp_path / "config.json", lambda c: c.update(architectures=["CLIPModel", 3]))
+    assert family_of(tmp_path).name == "clip", "many folders hold both layouts"
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         QueryError, match="no encoder is called 'clip', nor is there such a folder; known: octavo-box-1"
@@ -175,13 +191,14 @@ def test_the_table_says_what_fits() -> None:
     assert best(64, 80).scores[2] == max(model.scores[2] or 0 for model in MODELS)
     for model in MODELS:
         assert model.revision is None or len(model.revision) == 40, model.name
-        assert model.licence and model.gigabytes > 0 and model.dim > 0
+        assert model.licence and max(model.dim, model.single) > 0 and (model.gigabytes > 0 or model.refused)
+        assert not (model.refused and fits(model, 1000, 1000)), model.name
 
 
 def test_octavo_models_lists_them() -> None:
     shown = subprocess.run([OCTAVO, "models"], capture_output=True, text=True, timeout=300, check=True).stdout
     for model in MODELS:
-        assert model.name in shown and model.licence in shown
+        assert model.name in shown and model.licence in shown and model.refused in shown
     assert "Fits this machine best" in shown
     plain = subprocess.run([OCTAVO, "models", "--json"], capture_output=True, text=True, timeout=300, check=True).stdout
     found = json.loads(plain)

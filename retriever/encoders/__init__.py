@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from index.errors import EncoderMismatch, QueryError
+from index.errors import EncoderMismatch, OctavoError, QueryError
 from ingest.page import Encoder
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ def load_encoder(
     from retriever.encoders.families import family_of
     from retriever.encoders.hub import base_of, folder_of, licence_of
     from retriever.encoders.selfcheck import self_check
-    from retriever.models import licence, pinned
+    from retriever.models import licence, pinned, refused
 
+    if refused(name) and not Path(name).is_dir():
+        raise OctavoError(f"{name} cannot be loaded: {refused(name)}")
     known = ", ".join(sorted(_ENCODERS))
     folder = folder_of(name, revision or pinned(name), known)
     base = base_of(folder, known)

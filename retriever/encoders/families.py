@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from index.errors import OctavoError
 from retriever.encoders.checkpoint import read_json
 from retriever.encoders.late_rows import ROWS
+from retriever.models import JINA_CLIP, OPEN_CLIP
 
 
 class Family(NamedTuple):
@@ -35,17 +36,21 @@ FAMILIES = (
     Family("siglip2-naflex", ("Siglip2Model",), "retriever.encoders.dual:DualEncoder"),
     *(Family(row.name, (row.architecture,), "retriever.encoders.late:LateEncoder") for row in ROWS),
 )
+REFUSED = {"JinaCLIPModel": JINA_CLIP}
 SENTENCE = Family("sentence-transformers", (), "retriever.encoders.sentence:SentenceEncoder")
 
 
 def family_of(folder: Path) -> Family:
     """The family of a folder. Raises OctavoError naming what was found and what is supported."""
-    sentence = (folder / "modules.json").is_file()
-    config = {} if sentence and not (folder / "config.json").exists() else read_json(folder, "config.json")
+    sentence, other = ((folder / file).is_file() for file in ("modules.json", "open_clip_config.json"))
+    config = {} if (sentence or other) and not (folder / "config.json").exists() else read_json(folder, "config.json")
     named = config.get("architectures")
+    names = {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
     for family in FAMILIES:
-        if isinstance(named, list) and set(named) & set(family.architectures):
+        if names & set(family.architectures):
             return family
+    for reason in (*(REFUSED[name] for name in names & set(REFUSED)), *([OPEN_CLIP] if other else [])):
+        raise OctavoError(f"{folder} cannot be loaded: {reason}")
     if sentence:
         return SENTENCE
     known = ", ".join(name for family in FAMILIES for name in family.architectures)
