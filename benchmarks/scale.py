@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 from _peers import environment, peak_memory  # noqa: E402
 from _synthetic import DIM, TOKENS, Synthetic  # noqa: E402
 
-from index import cache, centroids, native  # noqa: E402
+from index import cache, native  # noqa: E402
 from index.candidates import Queries  # noqa: E402
 from index.codec import encode  # noqa: E402
 from index.pooling import pool_mean  # noqa: E402
@@ -143,13 +143,13 @@ class Stages:
 def search(scan: Scan, synthetic: Synthetic, query: np.ndarray, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The best ten pages, and the milliseconds (CPU, wall) of each stage."""
     stages, asked = Stages(), Queries(Ragged.of([query]), pool_mean(query)[None])
-    plain = centroids.tables, native.scan
-    centroids.tables = stages.timed("table", plain[0])
+    plain = native.tables, native.scan
+    native.tables = stages.timed("table", plain[0])
     native.scan = stages.timed("scan", plain[1])
     try:
         ((_, ids),) = stages.timed("selection", scan.search)(asked, n)
     finally:
-        centroids.tables, native.scan = plain
+        native.tables, native.scan = plain
     values, scales = encode(synthetic.pages(ids).reshape(-1, DIM), "int8")
     stored = Codes(values, offsets_of(np.full(len(ids), TOKENS)), "int8", scales)
     scores = stages.timed("rerank", maxsim)(query, stored)

@@ -1,8 +1,7 @@
-"""Token vectors -> the nearest of K centroids: training, codes, and a query's table of similarities.
+"""Token vectors -> the nearest of K centroids: training, and codes.
 
 A token stands for its centroid (PLAID, Santhanam et al. 2022, section 3.2). K spherical centroids are trained by
-Lloyd's k-means on a sample; the similarity of each centroid with each query token, as a byte, is all that a scan of
-codes looks at. Not here: which pages have which codes (index.scan).
+Lloyd's k-means on a sample. Not here: which pages have which codes, and their scan (index.scan).
 """
 
 from __future__ import annotations
@@ -57,27 +56,6 @@ def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.n
         codes[start : start + _CHUNK] = winners[0]
         products[start : start + _CHUNK] = np.einsum("td,td->t", chunk, centroids[winners[0]])
     return codes, products
-
-
-def tables(query: np.ndarray, centroids: np.ndarray) -> list[np.ndarray]:
-    """A query (m, d) as tables of bytes, each (K, 32) for 32 of its tokens.
-
-    A byte spans the same similarity for every token, from what centroids reach in the mean to the best of them.
-    """
-    similarity = np.asarray(query, np.float32) @ centroids.T
-    high = similarity.max(axis=1)
-    span = max(float((high - similarity.mean(axis=1)).max(initial=0.0)), 1e-9)
-    similarity -= (high - np.float32(span))[:, None]
-    similarity *= np.float32(255 / span)
-    np.clip(similarity, 0, 255, out=similarity)
-    codes = (similarity + np.float32(0.5)).astype(np.uint8)
-    blocks = []
-    for start in range(0, len(codes), native.LANES):
-        block = np.zeros((len(centroids), native.LANES), np.uint8)
-        part = codes[start : start + native.LANES]
-        block[:, : len(part)] = part.T
-        blocks.append(block)
-    return blocks
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ import numpy as np
 
 from index import centroids, native
 from index.candidates import Queries, Source
+from index.codec import encode
 from index.pooling import pool_mean
-from index.ragged import Ragged, check_offsets, offsets_of
+from index.ragged import check_offsets, offsets_of
 
 DRIFT, SHARE = 1.25, 0.2
 """Centroids are trained anew when what came since, a SHARE of all tokens, lies DRIFT times as far from them (by 1 -
@@ -40,32 +41,30 @@ class Scan:
         self.ids, self.offsets, self.codes = np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.uint16)
         self.means = np.zeros((0, dim), np.float16)
         self.distance, self.since, self.tokens = 0.0, (0.0, 0), 0
+        self._coded: tuple[Any, ...] = (None,)  # the centroids in 8 bits, as the kernel takes them
 
     def search(self, queries: Queries, n: int, allow: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
         """The n most promising pages, ties by id; scores compare within a search only."""
         rows = None if allow is None else np.flatnonzero(np.isin(self.ids, allow, assume_unique=True))
-        ids = self.ids if rows is None else self.ids[rows]
+        ids, threads = self.ids if rows is None else self.ids[rows], native.default_threads()
         found = []
         for query in queries.tokens:
             total = np.zeros(len(ids), np.uint32)
-            for table in centroids.tables(query, self.centroids) if len(ids) else ():
-                total += native.scan(table, self.codes, self.offsets, rows, native.default_threads())
+            for table in self._tables(query) if len(ids) else ():
+                total += native.scan(table, self.codes, self.offsets, rows, threads)
             short = _largest(total, SHORTLIST * n)
-            means = self._to_means(query.sum(axis=0), short if rows is None else rows[short])
+            at = short if rows is None else rows[short]
+            means = native.products(query.sum(axis=0), self.means, at, threads)
             scores = standardise(total[short]) + MEAN_WEIGHT * standardise(means)
             best = _largest(scores, n)
             best = best[np.lexsort((best, -scores[best]))]
             found.append((scores[best].astype(np.float32), ids[short[best]]))
         return found
 
-    def _to_means(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Inner products (n,) of a vector (d,) with the means in rows (n,)."""
-        if not native.available():
-            return self.means[rows].astype(np.float32) @ vector
-        dim, one = len(vector), Ragged(np.asarray(vector, np.float32)[None], np.array([0, 1]))
-        places = self.means.ctypes.data + rows.astype(np.uint64) * np.uint64(self.means.strides[0])
-        products = native.maxsim(one, places, np.ones(len(rows), np.int64), "fp16", dim)
-        return np.asarray(products)[0]
+    def _tables(self, query: np.ndarray) -> np.ndarray:
+        if self._coded[0] is not self.centroids:
+            self._coded = (self.centroids, *encode(self.centroids, "int8"))
+        return native.tables(query, *self._coded[1:])
 
     def update(self, ids: np.ndarray, source: Source) -> bool:
         """Hold just `ids`, coding the pages that are missing; all of them anew where the centroids do not fit."""

@@ -146,6 +146,39 @@ def test_scan_is_the_sum_of_the_largest(isa, monkeypatch):
     assert native.scan(table, codes, offsets, rows).tolist() == [expected[row] for row in rows]
 
 
+@pytest.mark.parametrize("isa", [*SETS, "numpy"])
+@pytest.mark.parametrize("dim, tokens, centroids", [(128, 24, 300), (128, 33, 17), (7, 1, 1), (20, 64, 40), (96, 8, 5)])
+def test_tables_are_similarities_in_steps_from_the_mean_to_the_best(isa, dim, tokens, centroids, monkeypatch):
+    monkeypatch.setenv("OCTAVO_KERNELS", isa)
+    rng = np.random.default_rng(dim)
+    query = rng.standard_normal((tokens, dim)).astype(np.float32)
+    rows = rng.integers(-127, 128, (centroids, dim), dtype=np.int8)
+    scales = (rng.random(centroids) * 0.1).astype("<f2")
+    similarity = (rows * scales.astype(np.float64)[:, None]) @ query.T.astype(np.float64)
+    high = similarity.max(axis=0)
+    step = max((high - similarity.mean(axis=0)).max(), 1e-9) / 255
+    found = native.tables(query, rows, scales)
+    assert found.shape == (-(-tokens // 32), centroids, 32) and found.dtype == np.uint8
+    joined = np.concatenate(list(found), axis=1)
+    expected = np.clip((similarity - high) / step + 255, 0, 255)
+    assert np.abs(joined[:, :tokens] - expected).max() <= 0.51
+    assert (joined[:, tokens:] == 0).all() and (joined[:, :tokens].max(axis=0) == 255).all()
+
+
+@pytest.mark.parametrize("isa", [*SETS, "numpy"])
+@pytest.mark.parametrize("dim", [1, 7, 128, 200, 2048])
+def test_products_are_those_of_the_rows_asked_for(isa, dim, monkeypatch):
+    monkeypatch.setenv("OCTAVO_KERNELS", isa)
+    rng = np.random.default_rng(dim)
+    vector, halves = rng.standard_normal(dim).astype(np.float32), rng.standard_normal((50, dim)).astype("<f2")
+    rows = rng.integers(0, 50, 70)
+    expected = halves[rows].astype(np.float64) @ vector.astype(np.float64)
+    for threads in (1, 2):
+        found = native.products(vector, halves, rows, threads)
+        np.testing.assert_allclose(found, expected, atol=1e-6 * dim)
+    assert native.products(vector, halves, rows[:0]).shape == (0,)
+
+
 def test_what_does_not_agree_is_refused():
     queries = Ragged(np.ones((2, 16), np.float32), np.array([0, 2]))
     page = np.ones((3, 16), np.float32)
@@ -167,6 +200,12 @@ def test_what_does_not_agree_is_refused():
         native.scan(table, codes, offsets)
     with pytest.raises(ValueError, match="rows must lie"):
         native.scan(table, codes, offsets, np.array([1]))
+    with pytest.raises(ValueError, match="rows must lie"):
+        native.products(page[0], page.astype("<f2"), np.array([3]))
+    with pytest.raises(ValueError, match="rows of its size"):
+        native.products(page[0], page[:, :8].astype("<f2"), np.array([0]))
+    with pytest.raises(ValueError, match="do not agree"):
+        native.tables(page, page[:, :8].astype(np.int8), np.zeros(3, "<f2"))
     with pytest.raises(ValueError, match="offsets must rise"):
         native.scan(table, codes, np.array([0, 3]))
 

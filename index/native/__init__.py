@@ -1,4 +1,4 @@
-"""MaxSim over stored codes and the scan of centroid codes: compiled kernels or, where none was built, their twins.
+"""MaxSim over stored codes and what scans centroid codes: compiled kernels or, where none was built, their twins.
 
 Pages are given by the addresses of their rows, so what is scored may lie in mapped shards; similarities are never
 stored, and rows of any codec are read as they are. Which instruction set answers is chosen when this is imported: the
@@ -9,6 +9,7 @@ Sizes are checked here; that addresses are those of living memory is the caller'
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from index.ragged import Ragged, check_offsets
 CODECS = ("fp32", "fp16", "int8", "int4", "binary")
 PRECISIONS = {"fp32": CODECS, "int8": ("int8", "int4"), "binary": ("binary",)}
 LANES = 32  # query tokens in a table of the scan
-_VERSION = 2
+_VERSION = 3
 _FAILURES = {
     1: "this processor lacks that instruction set",
     2: "no kernel for that codec and precision of the query",
@@ -127,6 +128,50 @@ def maxsim(
     return scores if winners is None else (scores, winners)
 
 
+def tables(query: np.ndarray, rows: np.ndarray, scales: np.ndarray, isa: str | None = None) -> np.ndarray:
+    """A query (m, d) as tables of bytes for `scan`: (ceil(m / 32), K, 32), zeros where there are fewer tokens.
+
+    rows: (K, d) int8 centroids and scales (K,) float16, as the codec makes them. A byte spans the same similarity for
+    every token, from what centroids reach in the mean to the best of them. Raises ValueError for shapes that do not
+    agree.
+    """
+    query = np.ascontiguousarray(query, np.float32)
+    rows, scales = np.ascontiguousarray(rows, np.int8), np.ascontiguousarray(scales, "<f2")
+    if query.ndim != 2 or rows.ndim != 2 or query.shape[1] != rows.shape[1] or scales.shape != (len(rows),):
+        raise ValueError(f"query, rows and scales do not agree: {query.shape}, {rows.shape}, {scales.shape}")
+    chosen = isa or available()
+    if chosen is None or not len(rows):
+        return twin.tables(query, rows, scales)
+    made = _aligned((-(-len(query) // LANES), len(rows), LANES))
+    _call(
+        "octavo_tables", _set(chosen), _at(query), _size(len(query)), _size(query.shape[1]), _at(rows), _at(scales),
+        _size(len(rows)), _at(made),
+    )  # fmt: skip
+    return made
+
+
+def products(
+    vector: np.ndarray, halves: np.ndarray, rows: np.ndarray, threads: int = 1, isa: str | None = None
+) -> np.ndarray:
+    """Inner products (n,) float32 of a vector (d,) with the rows (n,) of halves (N, d) float16.
+
+    Raises ValueError for shapes that do not agree and rows that are not there.
+    """
+    vector, halves = np.ascontiguousarray(vector, np.float32), np.ascontiguousarray(halves, "<f2")
+    if vector.ndim != 1 or halves.ndim != 2 or halves.shape[1] != len(vector):
+        raise ValueError(f"a vector and rows of its size are wanted; got {vector.shape} and {halves.shape}")
+    rows = _rows(rows, len(halves))
+    chosen = isa or available()
+    if chosen is None:
+        return twin.products(vector, halves, rows)
+    found = np.empty(len(rows), np.float32)
+    _call(
+        "octavo_products", _set(chosen), ctypes.c_int32(threads), _at(vector), _size(len(vector)), _at(halves),
+        _at(rows), _size(len(rows)), _at(found),
+    )  # fmt: skip
+    return found
+
+
 def scan(
     table: np.ndarray,
     codes: np.ndarray,
@@ -145,11 +190,11 @@ def scan(
     check_offsets(offsets, len(codes))
     if table.dtype != np.uint8 or table.ndim != 2 or table.shape[1] != LANES:
         raise ValueError(f"the table must be (K, {LANES}) uint8; got {table.shape} {table.dtype}")
-    rows = _rows(rows, len(offsets) - 1)
+    rows = None if rows is None else _rows(rows, len(offsets) - 1)
     chosen = isa or available()
     if chosen is None:
         return twin.scan(table, codes, offsets, rows)
-    table = _aligned(table)
+    table = np.ascontiguousarray(table)
     sums = np.empty(len(offsets) - 1 if rows is None else len(rows), np.uint32)
     _call(
         "octavo_scan", _set(chosen), ctypes.c_int32(threads), _at(table), _size(len(table)), _at(codes), _at(offsets),
@@ -181,21 +226,14 @@ def _vector(array: np.ndarray, kind: np.dtype | type, name: str) -> np.ndarray:
     return np.ascontiguousarray(array, kind)
 
 
-def _aligned(table: np.ndarray) -> np.ndarray:
-    """The same where no row of 32 bytes straddles two cache lines, which costs the scan a third."""
-    table = np.ascontiguousarray(table)
-    if table.ctypes.data % LANES == 0:
-        return table
-    memory = np.empty(table.nbytes + LANES, np.uint8)
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Bytes of which no 32 straddle two cache lines, which costs the scan a third."""
+    memory = np.empty(math.prod(shape) + LANES, np.uint8)
     first = -memory.ctypes.data % LANES
-    copy = memory[first : first + table.nbytes].reshape(table.shape)
-    copy[:] = table
-    return copy
+    return memory[first : first + math.prod(shape)].reshape(shape)
 
 
-def _rows(rows: np.ndarray | None, pages: int) -> np.ndarray | None:
-    if rows is None:
-        return None
+def _rows(rows: np.ndarray, pages: int) -> np.ndarray:
     rows = _vector(rows, np.int64, "rows")
     if len(rows) and (rows.min() < 0 or rows.max() >= pages):
         raise ValueError(f"rows must lie within the {pages} pages; got {rows.min()} to {rows.max()}")

@@ -149,7 +149,8 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
 
 }  // namespace haswell
 
-const Set avx2{"avx2", haswell::kernel, haswell::largest, haswell::scan};
+const Set avx2{"avx2", haswell::kernel, haswell::largest, haswell::scan, haswell::tables_of,
+               haswell::product_of};
 
 }  // namespace octavo
 #if defined(__clang__)

@@ -117,7 +117,7 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
 
 }  // namespace icelake
 
-const Set avx512{"avx512", icelake::kernel, avx2.largest, avx2.scan};
+const Set avx512{"avx512", icelake::kernel, avx2.largest, avx2.scan, icelake::tables_of, icelake::product_of};
 
 }  // namespace octavo
 #if defined(__clang__)

@@ -99,7 +99,7 @@ int32_t score_pages(const Kernel &kernel, Pack &pack, const Request &request, in
             Aligned<uint8_t> rows(kernel.scratch_bytes(request.query));
             Aligned<float> best(pack.padded);
             Aligned<int32_t> where(pack.padded);
-            Scratch scratch{rows.at, best.at, where.at, request.winners != nullptr};
+            Scratch scratch{rows.at, best.at, where.at, request.winners != nullptr, nullptr};
             pages([&](int64_t i) {
                 const Page page = page_of(i);
                 for (int64_t j = 0; j < pack.padded; j++) {
@@ -159,7 +159,7 @@ extern "C" {
 #define OCTAVO_API __attribute__((visibility("default")))
 
 // Rises with every change of these functions, so that a library left by an older build is not called.
-OCTAVO_API int32_t octavo_version() { return 2; }
+OCTAVO_API int32_t octavo_version() { return 3; }
 
 // Name of the index-th instruction set, best last; "" for one this processor lacks; null past the end.
 OCTAVO_API const char *octavo_set(int32_t index) {
@@ -186,6 +186,43 @@ OCTAVO_API int32_t octavo_maxsim(int32_t set, int32_t codec, int32_t precision, 
                         lengths[i],
                         i + 1 < pages ? reinterpret_cast<const uint8_t *>(values[i + 1]) : nullptr};
         });
+    });
+}
+
+// rows, scales: those of the centroids, in the codec INT8; tables: (ceil(tokens / 32), centroids, 32).
+OCTAVO_API int32_t octavo_tables(int32_t set, const float *query, int64_t tokens, int64_t dim, const uint8_t *rows,
+                                 const uint8_t *scales, int64_t centroids, uint8_t *tables) {
+    const Set *chosen = set_of(set);
+    if (!chosen) return NO_SET;
+    const Query asked{query, tokens, dim};
+    const Kernel *kernel = chosen->kernel(INT8, FLOAT_QUERY, asked);
+    return guarded([&]() -> int32_t {
+        PackMemory memory(*kernel, asked, INT8);
+        const int64_t padded = memory.pack.padded;
+        Aligned<uint8_t> scratch_rows(kernel->scratch_bytes(asked));
+        Aligned<float> similarities(centroids * padded), columns(4 * padded);
+        Scratch scratch{scratch_rows.at, columns.at, nullptr, false, similarities.at};
+        kernel->score(memory.pack, Page{rows, scales, centroids, nullptr}, scratch);
+        chosen->tables(memory.pack, similarities.at, centroids, columns.at, tables);
+        return NONE;
+    });
+}
+
+// Inner products of a vector (dim) with `count` of the rows of halves, each `dim` of them.
+OCTAVO_API int32_t octavo_products(int32_t set, int32_t threads, const float *vector, int64_t dim,
+                                   const uint8_t *halves, const int64_t *rows, int64_t count, float *products) {
+    const Set *chosen = set_of(set);
+    if (!chosen) return NO_SET;
+    return guarded([&]() -> int32_t {
+        share(count, 1024, threads, [&](auto each) {
+            each([&](int64_t i) {
+                if (i + 4 < count)
+                    for (int64_t at = 0; at < 2 * dim; at += 64)
+                        __builtin_prefetch(halves + rows[i + 4] * 2 * dim + at);
+                products[i] = chosen->product(vector, halves + rows[i] * 2 * dim, dim);
+            });
+        });
+        return NONE;
     });
 }
 

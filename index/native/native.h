@@ -35,12 +35,14 @@ struct Pack {
     int32_t codec;
 };
 
-// One thread's own memory. rows: decoded rows of a tile; best, where: (padded) a query token.
+// One thread's own memory. rows: decoded rows of a tile; best, where: (padded) a query token; all: null, or where to
+// leave every similarity of a page, (rows, padded), without the factors.
 struct Scratch {
     uint8_t *rows;
     float *best;
     int32_t *where;
     bool argmax;
+    float *all;
 };
 
 // A way to score pages: sizes in bytes of what the library must allocate, then the two steps.
@@ -57,6 +59,8 @@ struct Set {
     const Kernel *(*kernel)(int32_t codec, int32_t precision, const Query &);
     uint16_t (*largest)(const uint16_t *codes, int64_t count);  // 0 of none
     uint32_t (*scan)(const uint8_t *table, const uint16_t *codes, int64_t count);
+    void (*tables)(const Pack &, const float *similarities, int64_t rows, float *columns, uint8_t *to);
+    float (*product)(const float *vector, const uint8_t *halves, int64_t dim);
 };
 
 extern const Set portable;

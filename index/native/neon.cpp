@@ -96,7 +96,7 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &) {
 
 }  // namespace arm
 
-const Set neon{"neon", arm::kernel, arm::largest, arm::scan};
+const Set neon{"neon", arm::kernel, arm::largest, arm::scan, arm::tables_of, arm::product_of};
 
 }  // namespace octavo
 #endif

@@ -158,10 +158,12 @@ void block(const Pack &pack, Tile &t, int rows, int64_t first, int64_t token, Sc
     t.query = pack.data + token * P::DIGITS * t.stride;
     t.start = pack.start + token * P::SUMS;
     t.best = scratch.best + token;
-    t.values = scratch.argmax ? values : nullptr;
+    t.values = scratch.argmax || scratch.all ? values : nullptr;
     constexpr int most = most_rows<P::COLUMNS * P::SUMS>;
     rows == most &&t.stride == S ? tile<P, most, V, S>(t) : run<P, V, most>(rows, t);
     if (scratch.argmax) finish(t, rows, V * LANES, static_cast<int32_t>(first), scratch.where + token);
+    for (int64_t r = 0; scratch.all && r < rows; r++)
+        memcpy(scratch.all + (first + r) * pack.padded + token, values + r * V * LANES, V * LANES * 4);
 }
 
 template <class P>
@@ -204,3 +206,61 @@ void score(const Pack &pack, const Page &page, Scratch &scratch) {
 
 template <class P>
 constexpr Kernel kernel_of{data_bytes<P>, scratch_bytes<P>, pack<P>, score<P>};
+
+// ---- for the first stage --------------------------------------------------------------------------------------------
+
+// Similarities (rows, padded) of centroids with query tokens -> tables of bytes, (rows, 32) for each 32 tokens. A byte
+// spans the same similarity for every token, from what centroids reach in the mean to the best of them. columns: room
+// for 4 x padded.
+inline void tables_of(const Pack &pack, const float *similarities, int64_t rows, float *columns, uint8_t *to) {
+    const int64_t width = pack.padded;
+    float *high = columns, *sum = high + width, *slope = sum + width, *base = slope + width, span = 1e-9f;
+    for (int64_t c = 0; c < width; c++) high[c] = similarities[c], sum[c] = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *row = similarities + r * width;
+        for (int64_t c = 0; c < width; c++) {
+            high[c] = row[c] > high[c] ? row[c] : high[c];
+            sum[c] += row[c];
+        }
+    }
+    for (int64_t c = 0; c < pack.tokens; c++) {
+        const float reach = (high[c] - sum[c] / static_cast<float>(rows)) * pack.factor[c];
+        span = reach > span ? reach : span;
+    }
+    for (int64_t c = 0; c < width; c++) {
+        slope[c] = c < pack.tokens ? 255 / span * pack.factor[c] : 0;
+        base[c] = c < pack.tokens ? 255.5f : 0;
+    }
+    for (int64_t first = 0; first < width; first += 32) {
+        const int64_t columns_here = width - first < 32 ? width - first : 32;
+        for (int64_t r = 0; r < rows; r++, to += 32) {
+            const float *row = similarities + r * width + first;
+            for (int64_t c = 0; c < columns_here; c++) {
+                const float value = (row[c] - high[first + c]) * slope[first + c] + base[first + c];
+                to[c] = static_cast<uint8_t>(static_cast<int32_t>(value < 0 ? 0 : value));
+            }
+            for (int64_t c = columns_here; c < 32; c++) to[c] = 0;
+        }
+    }
+}
+
+inline float product_of(const float *vector, const uint8_t *row, int64_t dim) {
+    constexpr int64_t PART = 8 * LANES;
+    float floats[PART], lanes[LANES], total = 0;
+    Floats sums[2] = {Floats::all(0), Floats::all(0)};
+    int64_t k = 0;
+    for (; k + PART <= dim; k += PART) {
+        halves(row + 2 * k, floats, PART);
+        for (int64_t i = 0; i < PART; i += 2 * LANES) {
+            sums[0] = multiply_add(Floats::load(floats + i), Floats::load(vector + k + i), sums[0]);
+            sums[1] = multiply_add(Floats::load(floats + i + LANES), Floats::load(vector + k + i + LANES), sums[1]);
+        }
+    }
+    halves(row + 2 * k, floats, dim - k);
+    for (int64_t i = 0; i < dim - k; i++) total += floats[i] * vector[k + i];
+    for (const Floats &sum : sums) {
+        sum.store(lanes);
+        for (int64_t i = 0; i < LANES; i++) total += lanes[i];
+    }
+    return total;
+}

@@ -126,6 +126,6 @@ const Kernel *kernel(int32_t codec, int32_t precision, const Query &) {
 
 }  // namespace plain
 
-const Set portable{"portable", plain::kernel, plain::largest, plain::scan};
+const Set portable{"portable", plain::kernel, plain::largest, plain::scan, plain::tables_of, plain::product_of};
 
 }  // namespace octavo

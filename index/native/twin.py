@@ -51,6 +51,26 @@ def scan(
     return sums
 
 
+def tables(query: np.ndarray, rows: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """See index.native.tables."""
+    similarity = decoded(rows.view(np.uint8), "int8", rows.shape[1], scales) @ query.T
+    made = np.zeros((-(-len(query) // 32), len(rows), 32), np.uint8)
+    if similarity.size:
+        high = similarity.max(axis=0)
+        span = max(float((high - similarity.mean(axis=0)).max()), 1e-9)
+        codes = np.clip((similarity - high) * np.float32(255 / span) + np.float32(255.5), 0, 255).astype(np.uint8)
+        for block, start in zip(made, range(0, len(query), 32), strict=True):
+            part = codes[:, start : start + 32]
+            block[:, : part.shape[1]] = part
+    return made
+
+
+def products(vector: np.ndarray, halves: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """See index.native.products."""
+    found: np.ndarray = halves[rows].astype(np.float32) @ vector
+    return found
+
+
 def row_bytes(codec: str, dim: int) -> int:
     """Bytes that one token of `dim` components is stored in."""
     return {"fp32": 4 * dim, "fp16": 2 * dim, "int8": dim, "int4": dim // 2, "binary": dim // 8}[codec]
