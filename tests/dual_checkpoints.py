@@ -46,24 +46,29 @@ def write(family: str, folder: Path) -> Path:
     return folder
 
 
-@torch.no_grad()
-def reference(family: str, folder: Path, pictures: list[Image.Image], texts: list[str]) -> tuple[Any, Any]:
-    """(n, D) of pictures and of texts, of norm 1, by transformers alone."""
+def saved(family: str, folder: Path) -> tuple[Any, Any]:
+    """The family's model and processor, of transformers alone."""
     import transformers
 
     kind = FAMILIES[family]
-    model = getattr(transformers, kind).from_pretrained(folder).eval()
-    images = getattr(transformers, kind.replace("Model", "ImageProcessorPil")).from_pretrained(folder)
+    stem = kind.removesuffix("Model")
+    images = getattr(transformers, f"{stem}ImageProcessorPil").from_pretrained(folder)
     named = {"clip": "CLIPTokenizer", "siglip": "PreTrainedTokenizerFast"}.get(family, "Siglip2Tokenizer")
     tokenizer = getattr(transformers, named).from_pretrained(folder)
-    length = 77 if family == "clip" else 64
-    padding = True if family == "clip" else "max_length"
-    ids = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+    processor = getattr(transformers, f"{stem}Processor")(image_processor=images, tokenizer=tokenizer)
+    return getattr(transformers, kind).from_pretrained(folder).eval(), processor
+
+
+@torch.no_grad()
+def reference(family: str, folder: Path, pictures: list[Image.Image], texts: list[str]) -> tuple[Any, Any]:
+    """(n, D) of pictures and of texts, of norm 1, by transformers alone."""
+    model, processor = saved(family, folder)
+    length, padding = (77, True) if family == "clip" else (64, "max_length")
+    ids = processor(text=texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
     assert ("attention_mask" in ids) == (family == "clip")
-    found = (
-        model.get_image_features(**images(images=[p.convert("RGB") for p in pictures], return_tensors="pt")),
-        model.get_text_features(**ids),
-    )
+    # Siglip2Processor has its own 256 patches of 16 pixels, whatever the file says
+    pixels = processor.image_processor([picture.convert("RGB") for picture in pictures], return_tensors="pt")
+    found = model.get_image_features(**pixels), model.get_text_features(**ids)
     return tuple(torch.nn.functional.normalize(one.pooler_output, dim=-1).numpy() for one in found)
 
 

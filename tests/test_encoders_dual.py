@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import edit_json, edit_tensors
-from dual_checkpoints import FAMILIES, TEXTS, reference, write
+from dual_checkpoints import FAMILIES, TEXTS, reference, saved, write
 from late_checkpoints import pages
 from PIL import Image
 
@@ -114,6 +114,19 @@ def test_an_index_of_it_has_single_vectors(folders, tmp_path: Path) -> None:
         Retriever.open(tmp_path / "other", model, vectors="single", dim=16)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folders_that_transformers_5_wrote(family: str, folders, tmp_path: Path) -> None:
+    folder = write(family, tmp_path / "model")
+    model, processor = saved(family, folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "preprocessor_config.json").unlink()
+    assert (folder / "processor_config.json").exists()
+    ours, before = load_encoder(folder), DualEncoder(folders[family])
+    np.testing.assert_array_equal(ours.encode_queries_single(TEXTS), before.encode_queries_single(TEXTS))
+    np.testing.assert_array_equal(ours.embed_pictures(pages())[1].single, before.embed_pictures(pages())[1].single)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     def refused(family: str, file: str, change, message: str) -> None:
         folder = write(family, tmp_path / str(len(list(tmp_path.iterdir()))))
@@ -123,6 +136,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     pictures, tokens, weights = "preprocessor_config.json", "tokenizer_config.json", "model.safetensors"
     refused("clip", pictures, lambda c: c.update(size=10**6), "the model sees 32 pixels square")
+    refused("siglip", pictures, lambda c: c.update(size={"height": [32]}), r"size \[\{'height': \[32\]\}\]")
     refused("clip", pictures, lambda c: c.pop("crop_size"), "is not usable|are expected")
     refused("clip", pictures, lambda c: c.update(do_center_crop=False), r"\['do_center_crop'\] off")
     refused("siglip", pictures, lambda c: c.update(image_mean="x"), r"preprocessor_config\.json is not usable")

@@ -24,12 +24,12 @@ from ingest.page import Render
 from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen
 from retriever.encoders.batches import Told, in_batches
 from retriever.encoders.checkpoint import check_depth, digests, load_strictly, on_meta, read_json, stored_tensors
+from retriever.encoders.families import DUAL
 from retriever.encoders.late_inputs import picture_settings
 from retriever.encoders.late_network import config_of
 from retriever.encoders.tokens import CONFIG, FILE, Tokens, special_tokens
 from retriever.encoders.vision import Picture, check_aspect, rgb
 
-FAMILIES = {"CLIPModel": "clip", "SiglipModel": "siglip", "Siglip2Model": "siglip2-naflex"}  # by architecture
 MOST_PATCHES = 4096
 _KNOWN = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std", "patch_size", "max_num_patches")
 _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
@@ -57,7 +57,7 @@ class DualEncoder(PictureEncoder):
         self.folder = Path(folder).expanduser().absolute()
         config, stored = read_json(self.folder, "config.json"), stored_tensors(self.folder)
         named = config.get("architectures")
-        kind = next((kind for kind in FAMILIES if isinstance(named, list) and kind in named), "")
+        kind = next((kind for kind in DUAL if isinstance(named, list) and kind in named), "")
         if not kind:
             raise OctavoError(f"{self.folder / 'config.json'}: {named!r} is no CLIP or SigLIP")
         check_depth(self.folder, config, len(stored))
@@ -76,7 +76,7 @@ class DualEncoder(PictureEncoder):
         self._padded, self._canonical = not clip, _canonical(self.folder, clip)
         self._turn = threading.Lock()
         self.weight_bytes, self.batch_size = wanted.itemsize, batch_size
-        self.name, self.family = name or str(self.folder), FAMILIES[kind]
+        self.name, self.family = name or str(self.folder), DUAL[kind]
         self.dim = int((self.network.text_projection if clip else self.network.text_model.head).out_features)
         self.single_dim: int | None = self.dim
         files = ["config.json", FILE, CONFIG, *(tensor.file.name for tensor in stored)]
@@ -133,18 +133,13 @@ class DualEncoder(PictureEncoder):
         return found
 
     def _embed(self, tower: Callable[..., Any], inputs: list[dict[str, torch.Tensor]], kind: str) -> list[Embedding]:
-        box, dtype = np.zeros((1, 4), np.float32), next(self.network.parameters()).dtype
-
-        def kept(array: torch.Tensor) -> torch.dtype:
-            return dtype if array.is_floating_point() else array.dtype
+        box, none = np.zeros((1, 4), np.float32), np.zeros(0, np.int64)
 
         @torch.no_grad()
         def run(places: list[int]) -> list[Embedding]:
-            given = {name: torch.cat([inputs[i][name] for i in places]) for name in inputs[0]}
-            given = {name: array.to(self._device, kept(array)) for name, array in given.items()}
+            given = {name: torch.cat([inputs[i][name] for i in places]).to(self._device) for name in inputs[0]}
             with self._turn:
                 vectors = normalize(tower(**given).pooler_output.float(), dim=-1).cpu()
-            none = np.zeros(0, np.int64)
             return [Embedding(one, one[None], box, [Span(kind, 0, 1)], none) for one in vectors]
 
         sizes = [next(iter(one.values())).shape[1] for one in inputs]
@@ -168,13 +163,13 @@ def _processor(kind: str, folder: Path, vision: Any) -> tuple[Any, dict[str, Any
     import transformers
 
     found, path = picture_settings(folder)
-    settings = {name: found[name] for name in _KNOWN if name in found}
+    settings = {name: found[name] for name in _KNOWN if found.get(name) is not None}
     sizes = [size for name, size in settings.items() if name in ("size", "crop_size")]
-    sides = {side for size in sizes for side in (size.values() if isinstance(size, dict) else [size])}
-    side, patch, most = getattr(vision, "image_size", None), vision.patch_size, settings.get("max_num_patches", 256)
-    if sides - {side} or type(most) is not int or not 0 < most <= MOST_PATCHES:
+    sides = [side for size in sizes for side in (size.values() if isinstance(size, dict) else [size])]
+    side, most = None if kind == "Siglip2Model" else vision.image_size, settings.get("max_num_patches", 256)
+    if any(one != side for one in sides) or type(most) is not int or not 0 < most <= MOST_PATCHES:
         raise OctavoError(f"{path}: size {sizes}, max_num_patches {most!r}; the model sees {side} pixels square")
-    wanted = (1, 3, side, side) if side else (1, most, 3 * patch**2)
+    wanted = (1, 3, side, side) if side else (1, most, 3 * vision.patch_size**2)
     try:
         off = [step for step in _STEPS if found.get(step) is False]
         processor = getattr(transformers, kind.replace("Model", "ImageProcessorPil"))(**settings)

@@ -29,11 +29,10 @@ class Family(NamedTuple):
         return found
 
 
+DUAL = {"CLIPModel": "clip", "SiglipModel": "siglip", "Siglip2Model": "siglip2-naflex"}  # by architecture
 FAMILIES = (
     Family("jina-embeddings-v4", ("JinaEmbeddingsV4Model",), "retriever.encoders.jina_v4:JinaV4", True),
-    Family("clip", ("CLIPModel",), "retriever.encoders.dual:DualEncoder"),
-    Family("siglip", ("SiglipModel",), "retriever.encoders.dual:DualEncoder"),
-    Family("siglip2-naflex", ("Siglip2Model",), "retriever.encoders.dual:DualEncoder"),
+    *(Family(name, (architecture,), "retriever.encoders.dual:DualEncoder") for architecture, name in DUAL.items()),
     *(Family(row.name, (row.architecture,), "retriever.encoders.late:LateEncoder") for row in ROWS),
 )
 REFUSED = {"JinaCLIPModel": JINA_CLIP}
