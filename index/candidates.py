@@ -23,6 +23,8 @@ STAGES = ("auto", "exact", "codes", "pooled")
 EXACT_TOKENS = 1_000_000
 """Corpora of fewer tokens are scored whole (benchmarks/LOG.md)."""
 
+CANDIDATES, MANY = 150, 100_000  # candidates of a search of so many pages, or of fewer
+
 
 class Queries(NamedTuple):
     """b queries: their tokens (m, d), and their pooled vectors (b, D) float32."""
@@ -98,6 +100,13 @@ def choose(tokens: int, setting: str) -> str:
 def rule(setting: str) -> str:
     """Why a corpus has the stage that it has, for people."""
     return f"exact below {EXACT_TOKENS:,} tokens, codes from there on" if setting == "auto" else "chosen for this index"
+
+
+def depth(pages: int) -> int:
+    """How many candidates of a corpus of so many pages are scored exactly where nobody says: of ten times as many
+    pages above MANY, 4.6 times as many, so that recall of the exact top ten stays above nine tenths and their scores
+    cost a tenth of the scan (benchmarks/results/scale.json)."""
+    return round(CANDIDATES * max(1.0, pages / MANY) ** (2 / 3))
 
 
 def empty(kind: str, dim: int, single_dim: int) -> Derived:

@@ -21,7 +21,7 @@ from index.ragged import Codes
 from index.snapshot import Snapshot
 from retriever import query
 from retriever.kernels import maxsim
-from retriever.rerank import score, top
+from retriever.rerank import rerank, score, top
 
 if TYPE_CHECKING:
     from retriever.engine import Retriever
@@ -113,7 +113,7 @@ def _stage(
         def search(i: int, n: int = n) -> np.ndarray:
             query = Ragged.of([tokens[i]])
             ids = stage.search(Queries(query, singles[i : i + 1]), n)[0][1]
-            return top(score(query, ids, snapshot)[0], ids, snapshot, K)[1]
+            return rerank(query, ids, snapshot, K)[0][1]
 
         found, ms = _timed(search, tokens)
         settings.append(Setting(f"{kind}, {n} pages", _recall(exact, found), ms, size))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pages import DIM, add, asked, content_of, dump, filled, page_of, vectors_of, visual_search
 
 from index import Index, cache, candidates, centroids, pooled, store
-from index.candidates import EXACT_TOKENS, Exact, Queries, choose
+from index.candidates import EXACT_TOKENS, Exact, Queries, choose, depth
 from index.pooled import Pooled
 from index.pooling import pool_mean
 from index.ragged import Ragged
@@ -256,6 +256,10 @@ def test_small_corpora_are_exact() -> None:
     assert choose(1, "pooled") == "pooled"
     assert candidates.rule("auto") == "exact below 1,000,000 tokens, codes from there on"
     assert candidates.rule("codes") == "chosen for this index"
+
+
+def test_more_pages_have_more_candidates() -> None:
+    assert [depth(pages) for pages in (0, 10, 100_000, 200_000, 10**6, 10**8)] == [150, 150, 150, 238, 696, 15000]
 
 
 def test_a_corpus_that_grows_goes_over_to_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
