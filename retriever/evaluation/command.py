@@ -172,12 +172,23 @@ def _measure(
     told: Callable[[str, int, int], None],
 ) -> Iterator[Result]:
     """Every system on one question set; the text lane, which knows no codec, once."""
-    from retriever.evaluation.run import run
+    from retriever.evaluation.run import Encoded, run
 
     wanted = modes or (("visual",) if questions.smoke else ("hybrid",))
+    known: Encoded = {}
     for number, system in enumerate(systems):
         some = [mode for mode in wanted if mode != "text" or number == 0]
-        yield from run(questions, encoder, cache, **system, modes=some, measures=measures, derive=derive, told=told)
+        yield from run(
+            questions,
+            encoder,
+            cache,
+            **system,
+            modes=some,
+            measures=measures,
+            derive=derive,
+            known=known,
+            told=told,
+        )
 
 
 def _measure_task(task: Any, encoder: Encoder, cache: Path, told: Callable[[str, int, int], None]) -> list[Any]:

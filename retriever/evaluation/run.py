@@ -20,11 +20,14 @@ from retriever.evaluation.datasets import Corpus, Query, QuestionSet
 from retriever.evaluation.indexes import Told, opened
 from retriever.evaluation.metrics import MEASURES, evaluate, judged
 from retriever.evaluation.readers import WordsOnly
+from retriever.query import Query as Asked
 from retriever.query import of_texts, words_only
 from retriever.ranking import CANDIDATES, TEXT_SHARE, check_search, rank
 
 DEPTH = 100
 """Places of a ranking that are looked at."""
+Encoded = dict[str, Asked]
+"""Text of a query -> what the encoder made of it."""
 _FUNNEL, _TIMED = 100, 40  # queries that the funnel, and the clock, look at
 
 
@@ -87,9 +90,12 @@ def run(
     modes: Sequence[str] = ("hybrid",),
     measures: Sequence[str] = MEASURES,
     derive: bool = False,
+    known: Encoded | None = None,
     told: Told | None = None,
 ) -> list[Result]:
-    """Measure the engine on a question set, a result a mode. Raises OctavoError where no query can be scored."""
+    """Measure the engine on a question set, a result a mode. known: texts that this encoder has encoded, which gets
+    those that it encodes. Raises OctavoError where no query can be scored."""
+    known = {} if known is None else known
     tell = told or (lambda what, done, total: None)
     retriever, made = opened(
         questions.corpus, encoder, cache, codec=codec, pool=pool, candidates=candidates, derive=derive, told=tell
@@ -100,12 +106,12 @@ def run(
         for mode in modes:
             system = System(encoder.name, codec, pool, candidates, mode)
             asked = scored(questions)
-            rankings = search(retriever, questions.corpus, asked, mode, tell)
+            rankings = search(retriever, questions.corpus, asked, mode, known, tell)
             cost = made | _cost(status) | _times(retriever, asked, mode)
             result = score(system, questions, rankings, measures, cost)
             result.pages = status["pages"]
             if mode != "text" and status["candidates"] != "exact":
-                result.funnel = funnel(retriever, questions, asked[:_FUNNEL], rankings, mode, tell)
+                result.funnel = funnel(retriever, questions, asked[:_FUNNEL], rankings, mode, known, tell)
             results.append(result)
     return results
 
@@ -126,13 +132,18 @@ def scored(questions: QuestionSet) -> list[Query]:
 
 
 def search(
-    retriever: Retriever, corpus: Corpus, queries: Sequence[Query], mode: str, tell: Told, depth: int = DEPTH
+    retriever: Retriever,
+    corpus: Corpus,
+    queries: Sequence[Query],
+    mode: str,
+    known: Encoded,
+    tell: Told,
 ) -> dict[str, list[tuple[str, float]]]:
     """query -> (page, score), best first, pages by the names that the data set gives them."""
     found: dict[str, list[tuple[str, float]]] = {}
     for number, query in enumerate(queries):
         tell(f"searching ({mode})", number, len(queries))
-        found[query.id] = best(retriever, corpus, query.text, depth, mode)
+        found[query.id] = best(retriever, corpus, query.text, DEPTH, mode, known=known)
     tell(f"searching ({mode})", len(queries), len(queries))
     return found
 
@@ -145,12 +156,16 @@ def best(
     mode: str,
     where: dict[str, Any] | None = None,
     candidates: int | str | None = None,
+    known: Encoded | None = None,
 ) -> list[tuple[str, float]]:
     """(page, score) of what `Retriever.search` finds, without the evidence that its hits carry, which costs more than
     finding them; a page with several names takes several places."""
     limit = check_search([text], k, mode, candidates)
-    dim, encode = retriever.index.settings.dim, mode != "text"
-    (asked,) = of_texts(retriever.encoder, [text]) if encode else words_only([text], dim)
+    known = {} if known is None or mode == "text" else known
+    if text not in known:
+        dim, encode = retriever.index.settings.dim, mode != "text"
+        (known[text],) = of_texts(retriever.encoder, [text]) if encode else words_only([text], dim)
+    asked = known[text]
     with retriever.index.snapshot() as snapshot:
         found = rank(snapshot, asked.said, asked.vectors, asked.single, k, mode, where, limit)
         rows = snapshot.pages(one.page for one in found)
@@ -208,6 +223,7 @@ def funnel(
     asked: Sequence[Query],
     rankings: Mapping[str, list[tuple[str, float]]],
     mode: str,
+    known: Encoded,
     tell: Told,
 ) -> dict[str, float]:
     """The share of the relevant pages that is left at each step, mean over queries."""
@@ -216,22 +232,19 @@ def funnel(
     for number, query in enumerate(asked):
         tell("what the first stage loses", number, len(asked))
         relevant = {page for page, grade in questions.qrels[query.id].items() if grade > 0}
-        first = _pages(retriever, questions.corpus, query.text, CANDIDATES, "visual")
+
+        def within(n: int, lane: str, text: str = query.text) -> set[str]:
+            return {page for page, _ in best(retriever, questions.corpus, text, n, lane, None, n, known)}
+
+        first = within(CANDIDATES, "visual")
         steps = {f"first stage, {CANDIDATES} pages": first}
         if mode == "hybrid":
-            steps |= {
-                f"with {lexical} by their words": first
-                | _pages(retriever, questions.corpus, query.text, lexical, "text")
-            }
+            steps |= {f"with {lexical} by their words": first | within(lexical, "text")}
         ranking = [page for page, _ in rankings[query.id]]
         steps |= {f"in the first {k}": set(ranking[:k]) for k in (10, 5, 1)}
         for step, pages in steps.items():
             shares.setdefault(step, []).append(len(relevant & pages) / len(relevant))
     return {step: float(np.mean(values)) for step, values in shares.items()}
-
-
-def _pages(retriever: Retriever, corpus: Corpus, text: str, n: int, mode: str) -> set[str]:
-    return {page for page, _ in best(retriever, corpus, text, n, mode, candidates=n)}
 
 
 def _cost(status: Mapping[str, Any]) -> dict[str, Any]:
