@@ -109,4 +109,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["status", "--json", *index]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["vectors"], said["dim"], said["tokens"], said["candidates"]) == ("single", 128, 3, "pooled")
+    picture = str(tmp_path / "page.png")
+    assert main(["show", str(file), "1", "--query", "ships", "-o", picture, *index]) == 0
+    assert "of an index of one vector a page there is no heat map" in capsys.readouterr().err
     assert main(["recode", "--codec", "fp16", *index]) == 0 and main(["check", *index]) == 0

@@ -75,8 +75,13 @@ def _ours(row: Row, name: str) -> str:
 def config_of(folder: Path, config: dict[str, Any], kind: str) -> Any:
     """The config of a network, by transformers' own class. Raises OctavoError."""
     import transformers
+    from transformers.utils import logging
 
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # of SigLIP's it says that token ids, by default CLIP's, are too high
     try:
         return getattr(transformers, kind).from_dict({k: v for k, v in config.items() if k != "auto_map"})
     except Exception as error:  # of whatever kind transformers' own validation raises
         raise OctavoError(f"{folder / 'config.json'} describes no {kind}: {str(error)[:300]}") from None
+    finally:
+        logging.set_verbosity(before)
