@@ -8,10 +8,8 @@ instead of figures. Not here: the truth, and what the figures say (search.py).
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from _machine import peak_memory
 
 THREADS = ("OMP", "OPENBLAS", "MKL", "RAYON", "LANCE_CPU", "TOKIO_WORKER")
 PINS: dict[str, list[str]] = {  # none: it runs in the environment of this benchmark
@@ -314,32 +313,6 @@ def work(engine: Engine, phase: str, folder: Path, store: Path) -> dict[str, Any
                 break
         ways[way] = {"cpu_ms": cpu, "wall_ms": wall, "found": found, "peak_mb": peak_memory()}
     return {"ways": ways, "hot_bytes": getattr(engine, "hot_bytes", {})}
-
-
-def peak_memory() -> float:
-    """MB that this process has had in memory at most, mapped files included."""
-    return int(_line("/proc/self/status", "VmHWM").split()[0]) / 1024
-
-
-def environment(*packages: str) -> dict[str, Any]:
-    """The machine, and the versions that were measured."""
-    commit = subprocess.run(["git", "-C", Path(__file__).parent, "rev-parse", "HEAD"], capture_output=True, text=True)
-    return {
-        "machine": {
-            "processor": _line("/proc/cpuinfo", "model name"),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
-        "commit": commit.stdout.strip(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _line(path: str, name: str) -> str:
-    """What a file of `name: value` lines says."""
-    lines = Path(path).read_text().splitlines()
-    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The native kernels beside torch, maxsim-cpu, numkong and faiss binary, one thread: rates, ratios, and the limits.
+"""The native kernels beside torch, maxsim-cpu, numkong and faiss binary: rates, ratios, and the limits.
 
     python benchmarks/maxsim.py [--pages 1000] [--rounds 5] [--workloads 32x256 16xragged ...] [--peers PYTHON]
 
@@ -6,8 +6,8 @@ A workload is query tokens x page tokens (ragged: 200 to 1,200). Vectors are syn
 components. PYTHON is an interpreter that has numpy and the peers; each peer runs there in a process of its own with a
 time-out, and one that is absent, crashes or is late is a row that says so. Every kernel's scores are first compared
 with fp64 MaxSim of the decoded tokens. Times are CPU time, kernels take turns, medians are kept; a rate counts 2 x m x
-d flops a token whatever is really computed, so that all columns compare. The limits (fused multiply-adds, byte products
-and byte permutations on registers alone, reading memory) are measured in the same run where there is a compiler. Writes
+d flops a token whatever is really computed, so that all columns compare. Rows of two threads count the CPU time of
+both, so they too are rates of one core. The limits (_machine.py) are measured in the same run. Writes
 results/maxsim.json.
 """
 
@@ -17,16 +17,16 @@ import argparse
 import json
 import math
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from _machine import environment, limits, sgemm
 
 ROOT = Path(__file__).resolve().parents[1]
 DIM = 128
@@ -36,69 +36,7 @@ PEERS = ("maxsim-cpu", "numkong f32", "numkong f16", "faiss binary")
 # relative error of a score against fp64 MaxSim of the decoded tokens that lets a kernel's time be printed
 ALLOWED = {"fp32": 1e-5, "fp16": 1e-5, "int8": 1e-5, "int8 x int8": 5e-3, "int4": 1e-5, "int4 x int8": 5e-3}
 ALLOWED |= {"binary": 5e-3, "binary x binary": 1e-5}
-KERNELS = tuple(ALLOWED)
-
-LIMITS = r"""
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <ctime>
-static double now() { timespec t; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); return t.tv_sec + 1e-9 * t.tv_nsec; }
-#define R(i, s, n) i " %%" s "30,%%" s "31,%%" s #n "\n\t"
-#define L(i, s, n) i " %%" s "14,%%" s "15,%%" s #n "\n\t"
-#define RATE(name, per, all, ...) { double best = 0; for (int k = 0; k < 5; k++) { double t = now(); \
-    for (long i = 0; i < 2000000; i++) asm volatile(all ::: __VA_ARGS__); \
-    t = 12 * 2e6 * per / (now() - t) / 1e9; best = t > best ? t : best; } printf("%s %.1f\n", name, best); }
-#define WIDE(i) R(i, "zmm", 0) R(i, "zmm", 1) R(i, "zmm", 2) R(i, "zmm", 3) R(i, "zmm", 4) R(i, "zmm", 5) \
-    R(i, "zmm", 6) R(i, "zmm", 7) R(i, "zmm", 8) R(i, "zmm", 9) R(i, "zmm", 10) R(i, "zmm", 11)
-#define HALF(i) L(i, "ymm", 0) L(i, "ymm", 1) L(i, "ymm", 2) L(i, "ymm", 3) L(i, "ymm", 4) L(i, "ymm", 5) \
-    L(i, "ymm", 6) L(i, "ymm", 7) L(i, "ymm", 8) L(i, "ymm", 9) L(i, "ymm", 10) L(i, "ymm", 11)
-#define USED "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11"
-int main() {
-#ifdef __FMA__
-    RATE("fma_avx2", 16, HALF("vfmadd231ps"), USED)
-#endif
-#ifdef __AVX512VNNI__
-    RATE("fma_avx512", 32, WIDE("vfmadd231ps"), USED)
-    RATE("bytes_avx512", 128, WIDE("vpdpbusd"), USED)
-#endif
-#ifdef __AVX512VBMI__
-    RATE("lookups_avx512", 64, WIDE("vpermb"), USED)
-#endif
-    const size_t size = 512u << 20;
-    char *memory = static_cast<char *>(aligned_alloc(64, size));
-    memset(memory, 1, size);
-    double best = 0;
-    for (int k = 0; k < 5; k++) {
-        double t = now();
-        long sum[8] = {};
-        for (size_t i = 0; i < size; i += 64) {
-            __builtin_prefetch(memory + i + 4096);
-            const long *line = reinterpret_cast<const long *>(memory + i);
-            for (int j = 0; j < 8; j++) sum[j] |= line[j];
-        }
-        asm volatile("" ::"m"(sum));
-        t = size / (now() - t) / 1e9;
-        best = t > best ? t : best;
-    }
-    printf("memory %.1f\n", best);
-}
-"""
-
-
-def limits() -> dict[str, float]:
-    """Gflop/s, G byte-operations/s, G look-ups/s, GB/s; empty without a compiler for this processor."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        source, program = Path(folder, "limits.cpp"), Path(folder, "limits")
-        source.write_text(LIMITS)
-        made = subprocess.run([compiler, "-O3", "-march=native", "-w", source, "-o", program], capture_output=True)
-        if made.returncode:
-            return {}
-        lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
-    return {name: float(rate) for name, rate in (line.split() for line in lines)}
+TWICE = ("fp32", "fp16", "int8", "int8 x int8", "binary")  # kernels that are run with two threads too
 
 
 def bound(kernel: str, isa: str, m: int, limit: dict[str, float]) -> float | None:
@@ -207,23 +145,6 @@ def ask_peers(python: str | None, workload: str, pages: int, rounds: int) -> dic
 # ---- ours and torch -------------------------------------------------------------------------------------------------
 
 
-def encode(tokens: np.ndarray, codec: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """What each codec stores, without the rotation that the store adds for int4 and binary."""
-    if codec == "fp32":
-        return tokens, None
-    if codec == "fp16":
-        return tokens.astype(np.float16), None
-    if codec == "binary":
-        return np.packbits(tokens >= 0, axis=1, bitorder="little"), np.abs(tokens).mean(axis=1).astype(np.float16)
-    most = 127 if codec == "int8" else 7
-    scales = (np.abs(tokens).max(axis=1) / most * 1.001).astype(np.float16)
-    steps = np.rint(tokens / scales.astype(np.float32)[:, None]).astype(np.int8)
-    if codec == "int8":
-        return steps, scales
-    low, high = (steps[:, : DIM // 2] + 8).astype(np.uint8), (steps[:, DIM // 2 :] + 8).astype(np.uint8)
-    return low | high << 4, scales
-
-
 def aligned(array: np.ndarray) -> np.ndarray:
     """A copy on a 64-byte line, as rows lie in a shard."""
     memory = np.empty(array.nbytes + 64, np.uint8)
@@ -236,45 +157,38 @@ def aligned(array: np.ndarray) -> np.ndarray:
 def ours(query: np.ndarray, tokens: np.ndarray, offsets: np.ndarray, folder: Path) -> dict[str, Callable]:
     """name -> function of its scores, after its answers were checked."""
     from index import native
+    from index.codec import encode, rotated
     from index.native import twin
     from index.ragged import Ragged
 
-    queries, lengths = Ragged(query, np.array([0, len(query)])), np.diff(offsets)
+    lengths = np.diff(offsets)
     best = native.available()
-    sets = [best, *(["avx2"] if best == "avx512" else [])]
     runs: dict[str, Callable] = {}
     for codec in native.CODECS:
-        values, scales = encode(tokens, codec)
-        values = aligned(values)
-        rows = values.view(np.uint8).reshape(len(values), -1)
-        first = slice(0, offsets[CHECKED])
-        some_scales = None if scales is None else scales[first]
-        decoded = twin.decoded(rows[first], codec, DIM, some_scales)
-        mapped = None
+        values, scales = (tokens, None) if codec == "fp32" else encode(tokens, codec)
+        values, asked = aligned(values), rotated(query, codec)
+        rows, first = values.view(np.uint8).reshape(len(values), -1), slice(0, offsets[CHECKED])
+        decoded = twin.decoded(rows[first], codec, DIM, None if scales is None else scales[first])
+        scale_at = None if scales is None else (scales.ctypes.data + 2 * offsets[:-1]).astype(np.uint64)
+        places = {"": rows}
         if codec == "fp16":
             values.tofile(folder / "fp16")
-            mapped = np.memmap(folder / "fp16", np.uint8, "r")
-        for kernel in (k for k in KERNELS if k.split()[0] == codec):
+            places[", mapped"] = np.memmap(folder / "fp16", np.uint8, "r").reshape(rows.shape)
+        for kernel in (k for k in ALLOWED if k.split()[0] == codec):
             precision = kernel.split(" x ")[1] if " x " in kernel else "fp32"
-            for place, memory in (("", values), (", mapped", mapped)):
-                for isa in sets if not place else sets[:1]:
-                    if memory is None:
-                        continue
-                    at = (memory.ctypes.data + offsets[:-1] * rows.shape[1]).astype(np.uint64)
-                    scale_at = None
-                    if scales is not None:
-                        scale_at = (scales.ctypes.data + 2 * offsets[:-1]).astype(np.uint64)
-
-                    def run(at=at, scale_at=scale_at, codec=codec, precision=precision, isa=isa, keep=(memory, scales)):
-                        return native.maxsim(queries, at, lengths, codec, DIM, scale_at, precision, threads=1, isa=isa)[
-                            0
-                        ]
-
-                    asked = twin.rounded(query, "binary") if precision == "binary" else query
-                    error = worst(run(), exact(asked, decoded, offsets))
-                    assert error <= ALLOWED[kernel], f"{kernel}, {isa}: error {error:.1e}"
-                    run.error = error
-                    runs[f"{kernel}{place} ({isa})"] = run
+            queries = Ragged(asked, np.array([0, len(asked)]))
+            ways = [(place, best, 1) for place in places]
+            ways += [("", "avx2", 1)] if best == "avx512" else []
+            ways += [(", two threads", best, 2)] if kernel in TWICE else []
+            for place, isa, threads in ways:
+                memory = places.get(place, rows)
+                at = (memory.ctypes.data + offsets[:-1] * rows.shape[1]).astype(np.uint64)
+                how = (lengths, codec, DIM, scale_at, precision, threads, False, isa)
+                run = partial(native.maxsim, queries, at, *how)
+                expected = exact(twin.rounded(asked, "binary") if precision == "binary" else asked, decoded, offsets)
+                run.error, run.keep = worst(run()[0], expected), (memory, scales)
+                assert run.error <= ALLOWED[kernel], f"{kernel}, {isa}: error {run.error:.1e}"
+                runs[f"{kernel}{place} ({isa})"] = run
     return runs
 
 
@@ -308,27 +222,23 @@ def torch_runs(query: np.ndarray, tokens: np.ndarray, offsets: np.ndarray) -> di
 
 
 def measure(workload: str, pages: int, rounds: int, limit: dict[str, float]) -> dict[str, dict]:
-    """name -> rate, ratio to the sgemm yardstick (both medians), error, bound."""
-    import torch
-
+    """name -> rate, error, bound; of the sgemm yardstick its rate."""
     query, tokens, offsets = make(workload, pages)
-    left, right = torch.rand(1536, 1536), torch.rand(1536, 1536)
+    work = 2 * len(query) * len(tokens) * DIM
     with tempfile.TemporaryDirectory() as folder:
         runs = ours(query, tokens, offsets, Path(folder)) | torch_runs(query, tokens, offsets)
-        runs["sgemm"] = lambda: left @ right
+        runs["sgemm"], flops = sgemm()
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(rounds):
             for name, run in runs.items():
                 times[name].append(cpu(run))
-    work = 2 * len(query) * len(tokens) * DIM
     found: dict[str, dict] = {}
     for name, seconds in times.items():
-        flops = 2 * 1536**3 if name == "sgemm" else work
-        found[name] = {"rate": flops / float(np.median(seconds)) / 1e9, "error": getattr(runs[name], "error", 0.0)}
+        rate = (flops if name == "sgemm" else work) / float(np.median(seconds)) / 1e9
+        found[name] = {"rate": rate, "error": getattr(runs[name], "error", 0.0)}
         kernel, _, isa = name.partition(" (")
-        if isa:
-            most = bound(kernel.split(",")[0], isa[:-1], len(query), limit)
-            found[name] |= {"bound": most} if most else {}
+        most = bound(kernel.split(",")[0], isa[:-1], len(query), limit) if isa else None
+        found[name] |= {"bound": most} if most else {}
     return found
 
 
@@ -358,6 +268,8 @@ def bars(
         ("binary x float / fp32", 4.0, ratio(k("binary"), k("fp32"))),
         ("mapped / in memory, fp16", 0.9, ratio(f"fp16, mapped ({isa})", k("fp16"))),
     ]
+    for name in TWICE:
+        rows.append((f"a core of two / one alone, {name}", 0.9, ratio(k(f"{name}, two threads"), k(name))))
     for name in ("fp32", "fp16", "int8 x int8"):
         pairs = [
             results[f"{m}xragged"][k(name)]["rate"] / results[f"{m}x768"][k(name)]["rate"]
@@ -393,15 +305,6 @@ def show(results: dict[str, dict[str, dict]], limit: dict[str, float], isa: str 
             say(f"| {what} | {least:.2f} | {mean:.2f} | {low:.2f} |\n")
 
 
-def machine() -> dict[str, object]:
-    import torch
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__}
-    return {"cpu": model, "cores": os.cpu_count(), "load": os.getloadavg(), **versions}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pages", type=int, default=1000)
@@ -417,16 +320,15 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from index import native
 
-    limit = limits()
-    results = {}
+    isa = native.available()
+    assert isa, "nothing was compiled: python setup.py build_ext --inplace"
+    limit, results = limits(), {}
     for workload in args.workloads:
         results[workload] = measure(workload, args.pages, args.rounds, limit)
         results[workload] |= ask_peers(args.peers, workload, args.pages, args.rounds)
-    isa = native.available()
-    assert isa, "nothing was compiled: python setup.py build_ext --inplace"
+        sys.stderr.write(f"{workload}: done\n")
     show(results, limit, isa)
-    saved = {
-        "machine": machine(),
+    saved = environment("numpy", "torch") | {
         "command": "python benchmarks/maxsim.py --peers PYTHON",
         "pages": args.pages,
         "rounds": args.rounds,

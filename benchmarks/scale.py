@@ -25,7 +25,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
-from _peers import environment, peak_memory  # noqa: E402
+from _machine import environment, peak_memory  # noqa: E402
 from _synthetic import DIM, TOKENS, Synthetic  # noqa: E402
 
 from index import cache, native  # noqa: E402
