@@ -29,7 +29,7 @@ from _machine import environment, peak_memory  # noqa: E402
 from _synthetic import DIM, TOKENS, Synthetic  # noqa: E402
 
 from index import cache, native  # noqa: E402
-from index.candidates import Queries  # noqa: E402
+from index.candidates import Queries, depth  # noqa: E402
 from index.codec import encode  # noqa: E402
 from index.pooling import pool_mean  # noqa: E402
 from index.ragged import Codes, Ragged, offsets_of  # noqa: E402
@@ -39,13 +39,13 @@ from retriever.kernels import maxsim  # noqa: E402
 SIZES = (10_000, 100_000, 1_000_000)
 WITHIN = SIZES[0]  # pages that queries have as their targets, so that they are the same at every size
 QUERIES, REPEATS, K = 20, 5, 10
-CANDIDATES = (100, 150, 300, 1000)
+DEPTHS = (100, 150, 300, 1000)  # counts of candidates, beside the one of a search where nobody says
 CHUNK = 10_000  # pages coded between two savings
 NAME = b"scale of octavo."
 
 
 class Source:
-    """Synthetic pages for `Scan.update`, and their exact scores for the queries as they pass by.
+    """Synthetic pages for `Scan.update`, which asks for their tokens alone, and their exact scores as they pass by.
 
     best, of: (q, 10) the largest scores so far and whose they are; seen: pages so far; made, scored: CPU seconds."""
 
@@ -63,9 +63,6 @@ class Source:
         if ids[0] == self.seen and ids[-1] == self.seen + len(ids) - 1:
             self._score(np.asarray(ids), made)
         return made
-
-    def pooled(self, ids: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("codes do not ask for pooled vectors")
 
     def _score(self, ids: np.ndarray, pages: Ragged) -> None:
         begun = time.process_time()
@@ -168,7 +165,7 @@ def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
             begun, build_s = step["pages"], build_s + step["cpu_s"]
     assert begun == pages
     rows = []
-    for n in CANDIDATES:
+    for n in sorted({*DEPTHS, depth(pages)}):
         found, cpu, wall = [], [], []
         for query in queries:
             runs = [search(scan, synthetic, query, n) for _ in range(REPEATS)]
@@ -180,6 +177,7 @@ def measure(folder: Path, pages: int, threads: int) -> dict[str, Any]:
         rows.append(
             {
                 "candidates": n,
+                "default": n == depth(pages),
                 "recall@10": float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)])),
                 "cpu_ms": {"p50": float(np.median(totals[0])), "p95": float(np.percentile(totals[0], 95))},
                 "wall_ms": {"p50": float(np.median(totals[1])), "p95": float(np.percentile(totals[1], 95))},
@@ -208,9 +206,10 @@ def show(result: dict[str, Any]) -> None:
     for size in result["sizes"]:
         for row in size["search"]:
             stages = ", ".join(f"{value:.1f}" for value in row["cpu_ms_by_stage"].values())
+            default = " (the default)" if row["default"] else ""
             sys.stdout.write(
-                f"| {size['pages']:,} | {row['candidates']} | {row['recall@10']:.3f} | {row['wall_ms']['p50']:.1f}, "
-                f"{row['wall_ms']['p95']:.1f} | {row['cpu_ms']['p50']:.1f} | {stages} "
+                f"| {size['pages']:,} | {row['candidates']}{default} | {row['recall@10']:.3f} "
+                f"| {row['wall_ms']['p50']:.1f}, {row['wall_ms']['p95']:.1f} | {row['cpu_ms']['p50']:.1f} | {stages} "
                 f"| {size['hot_bytes_a_token']:.2f} | {size['search_peak_mb']:.0f} "
                 f"| {size['build_cpu_s_a_1000_pages']:.2f} |\n"
             )
