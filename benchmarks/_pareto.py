@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, GAP = 760, 250, 48, 20, 34, 26, 24
-SLOWEST, FASTEST = 3000.0, 3.0  # ms at the edges
+SLOWEST, FASTEST = 3000.0, 2.0  # ms at the edges
 LOWEST = 0.8  # recall; what lies below is left out
 TITLES = {"concepts": "Synthetic, 50,000 concepts", "manifold": "Synthetic, no concepts"}
 OURS, PEER, TEXT, FAINT, GRID = "#0969da", "#767e87", "#1f2328", "#59636e", "#d8dee4"

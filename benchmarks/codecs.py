@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import sys
@@ -31,6 +30,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
+from _machine import environment  # noqa: E402
 from _sets import Question, ndcg, pdfs, questions  # noqa: E402
 
 from index import Index, Ragged, upkeep  # noqa: E402
@@ -114,7 +114,7 @@ def main() -> None:
             rows.append(row | losses(exact, got, asked, pages))
             sys.stdout.write("  ".join(f"{name} {v:.4g}" if v != codec else v for name, v in rows[-1].items()) + "\n")
     result = {"set": options.set, "queries": len(asked), "pages": exact.shape[1], "tokens": tokens, "rows": rows}
-    result |= {"machine": platform.processor() or platform.machine(), "numpy": np.__version__}
+    result |= {"weights": encoder.fingerprint["weights"]} | environment("numpy")
     out = Path(__file__).parent / "results" / f"codecs_{options.set}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
 

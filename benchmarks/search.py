@@ -2,9 +2,10 @@
 
     python benchmarks/search.py concepts                 # 10,000 synthetic pages of 256 tokens, 100 queries
     python benchmarks/search.py manifold --pages 10000
-    python benchmarks/search.py real --index ~/.cache/octavo-bench/ohr_full --set ohr_bench
+    python benchmarks/search.py real                     # 5,464 pages of five question sets, 20 questions of each
+    python benchmarks/search.py real --sets ohr_bench
 
-`real` takes the page tokens of an index that benchmarks/engine.py built, with the set's questions. The truth is MaxSim
+`real` takes page and question tokens of the encoder in the box, made and kept by box_quality.py. The truth is MaxSim
 in float32 over all tokens, by numpy. Every engine gets the same half-precision tokens, runs alone (_peers.py) and with
 one thread; what is compared is the CPU time of its process, as the machine is shared. Octavo is searched by
 `retriever.ranking.rank`, as `Retriever.search` does. A failure is a row that says so.
@@ -26,11 +27,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402
+from _machine import environment  # noqa: E402
 from _pareto import draw  # noqa: E402
-from _peers import ALONE, ENGINES, PINS, Corpus, environment, install, run, work  # noqa: E402
+from _peers import ALONE, ENGINES, PINS, Corpus, install, run, work  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 QUERIES, K = 100, 10
+SETS = ["ohr_bench", "debian_headings", "xquad_pages", "jaquad_pages", "piaf_pages"]
 OCTAVO = {"Octavo, codes": (50, 100, 150, 300, 600, 1200), "Octavo, pooled": (150, 500, 1000)}
 GOOD = 0.95  # recall that a peer must have to be compared with
 
@@ -90,21 +93,32 @@ def synthetic(kind: Any, pages: int) -> tuple[Iterable[np.ndarray], list[np.ndar
     return (made.pages([n])[0] for n in range(pages)), [q.tokens for q in asked], [q.target for q in asked]
 
 
-def real(folder: Path, name: str) -> tuple[Iterable[np.ndarray], list[np.ndarray], list[int]]:
-    """The pages of an index and questions of the set it was made of; no targets."""
-    from _sets import questions
+def real(sets: list[str]) -> tuple[Iterable[np.ndarray], list[np.ndarray], list[int]]:
+    """The pages of question sets, all together, and questions of each; no targets."""
+    from box_quality import encoded, pools, projected
 
-    from index import Index
-    from index.codec import decode
-    from retriever.encoders.box import BoxEncoder
+    from retriever.encoders.box.weights import FOLDER, Weights
 
-    index, encoder = Index(folder), BoxEncoder(threads=1)
-    assert index.settings.fingerprint == encoder.fingerprint, "the index is of another encoder: build it anew"
-    chosen = random.Random(0).sample(questions(name), QUERIES)
-    queries = encoder.encode_queries([question.text for question in chosen])
-    with index.snapshot() as snapshot:
-        ids = snapshot.state.ids[snapshot.state.extents.tokens > 0].tolist()
-        return [decode(snapshot.gather([page])) for page in ids], queries, []
+    head = Weights(FOLDER).tensors("projection.safetensors")
+    pages: list[np.ndarray] = []
+    queries: list[np.ndarray] = []
+    for name in sets:
+        asked: list[np.ndarray] = []
+        for pool in pools(name, None):
+            states = encoded(FOLDER, pool)
+            tokens = projected(states["pages"], head["projection"]).astype(np.float16)
+            pages += [page for page in np.split(tokens, np.cumsum(states["lens"])[:-1]) if len(page)]
+            tokens = projected(states["q"], head["projection"], head["stress"])
+            asked += np.split(tokens, np.cumsum(states["qlens"])[:-1])
+        queries += random.Random(0).sample(asked, QUERIES // len(sets))
+    return pages, queries, []
+
+
+def digests() -> dict[str, str]:
+    """What the encoder in the box is made of."""
+    from retriever.encoders.box.weights import FOLDER, Weights
+
+    return Weights(FOLDER).digests
 
 
 def prepare(folder: Path, pages: Iterable[np.ndarray], queries: list[np.ndarray], targets: list[int]) -> None:
@@ -200,16 +214,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", choices=["concepts", "manifold", "real"])
     parser.add_argument("--pages", type=int, default=10_000)
-    parser.add_argument("--index", type=Path)
-    parser.add_argument("--set", default="ohr_bench")
+    parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--engines", nargs="+", default=[*OCTAVO, *ENGINES], choices=[*OCTAVO, *ENGINES])
     parser.add_argument("--folder", type=Path, default=Path("~/.cache/octavo-bench").expanduser())
     options = parser.parse_args()
-    name = options.set if options.corpus == "real" else f"{options.corpus}_{options.pages}"
-    folder = options.folder / "search" / name
+    name, folder = f"{options.corpus}_{options.pages}", options.folder / "search"
+    if options.corpus == "real":
+        name = "real_pages" if options.sets == SETS else "_".join(options.sets)
+        folder /= digests()["projection.safetensors"][:12]  # another encoder, other tokens
+    folder /= name
     if not (folder / "truth.npy").exists():
-        made = real(options.index, options.set) if options.index else synthetic(options.corpus, options.pages)
-        prepare(folder, *made)
+        prepare(folder, *real(options.sets) if options.corpus == "real" else synthetic(options.corpus, options.pages))
     out = RESULTS / f"search_{name}.json"
     rows = [row for row in json.loads(out.read_text())["rows"]] if out.exists() else []
     for engine in options.engines:
@@ -219,6 +234,7 @@ def main() -> None:
     show(rows)
     corpus = Corpus(folder)
     result = {"corpus": name, "pages": len(corpus), "tokens": len(corpus.tokens), "rows": rows}
+    result |= {"weights": digests()} if options.corpus == "real" else {}
     result |= {"peers": PINS, "peers_without_requirements": ALONE} | environment("numpy", "faiss-cpu", "torch")
     out.write_text(json.dumps(result, indent=1) + "\n")
     draw([json.loads(path.read_text()) for path in sorted(RESULTS.glob("search_*.json"))], RESULTS / "search.svg")
