@@ -1,82 +1,220 @@
-"""What `octavo eval` says of the encoder in the box on the development sets: modes, first stages, codecs and pools.
+"""What `octavo eval` says of the encoder in the box on the development sets: every mode, codec and first stage.
 
-    python benchmarks/evaluation.py piaf_pages [--only PREFIX] [--queries 200] [--sweep] [-- OPTIONS of octavo eval]
+    python benchmarks/evaluation.py [NAME ...] [--queries 200] [--again]
 
-Runs the command on a set of shared/data, or on the documents of it whose names begin with PREFIX and the questions that
-they answer, and keeps the figures in results/eval_*.json: means of all measures, costs, funnel, nDCG@5 of every query.
-`octavo compare` reads these files.
+Without names all of SETS, the cheap ones first. A set is measured by the command itself and kept in
+results/eval_NAME.json, which `octavo compare` reads. A set that was measured with the weights as they are now is not
+measured again, so a killed run goes on; indexes are kept too. At the end the tables of README are printed and
+results/evaluation.svg drawn, of all the files. `-scans` sets are pages drawn from a set and given as pictures alone,
+beside BM25 over what the reader in the package, and rapidocr where it is installed, see in them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import random
 import shutil
 import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pymupdf
 from _sets import DATA
 
+from retriever import load_encoder
 from retriever.cli import main as octavo
-from retriever.evaluation.results import systems, table
+from retriever.evaluation.plots import Panel, Point, drawing
+from retriever.evaluation.results import table
 
-KEPT = ("ndcg@5",)
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
+MEASURE = "ndcg@5"
+MODES = ("--mode", "hybrid", "--mode", "visual", "--baseline", "layer")
+SWEEP = ("--sweep", "--pool", "1", "--mode", "text", *MODES)
+SCANS = ("--pixels-only", "--candidates", "exact", "--baseline", "ocr", *MODES)
+SHOWN = (("int8", "exact", "hybrid"), ("int8", "exact", "visual"), ("text",), ("the text layer",))
+XQUAD = ("en", "de", "es", "ru", "el", "tr", "ar", "hi", "th", "vi", "zh", "ro")
 
 
-def part(name: str, prefix: str, folder: Path) -> Path:
-    """The documents of a set whose names begin with `prefix`, with their questions, as a set of its own."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "pdf").mkdir(parents=True)
-    files = [path for path in (DATA / name / "pdf").iterdir() if path.name.startswith(prefix)]
-    for path in files:
-        shutil.copy(path, folder / "pdf" / path.name)
-    names = {path.name for path in files}
-    rows = (DATA / name / "qrels.tsv").read_text("utf-8").splitlines()
-    kept = [row for row in rows[1:] if row.split("\t")[1].rpartition("#")[0] in names]
-    asked = {row.split("\t")[0] for row in kept}
-    lines = (DATA / name / "queries.jsonl").read_text("utf-8").splitlines()
-    (folder / "qrels.tsv").write_text("\n".join([rows[0], *kept, ""]), "utf-8")
+class Part(NamedTuple):
+    """Of the set `name` the documents whose names begin with `prefix`, or `pages` pages drawn from all of them."""
+
+    name: str
+    prefix: str = ""
+    pages: int = 0
+
+
+SETS = {
+    "piaf_pages": Part("piaf_pages"),
+    "jaquad_pages": Part("jaquad_pages"),
+    **{f"xquad_{language}": Part("xquad_pages", f"xquad_{language}.") for language in XQUAD},
+    "piaf_pages-scans": Part("piaf_pages", pages=60),
+    "ohr_bench-scans": Part("ohr_bench", pages=60),
+    "debian-history": Part("debian_headings", "debian-history"),
+    "ohr_bench": Part("ohr_bench"),
+    "debian_headings": Part("debian_headings"),
+}
+
+
+def cut(part: Part, folder: Path) -> Path:
+    """A part of a set with the questions that it answers, as a set of its own; a whole set where it lies."""
+    source = DATA / part.name
+    if not part.prefix and not part.pages:
+        return source
+    rows = [line.split("\t") for line in (source / "qrels.tsv").read_text("utf-8").splitlines()[1:]]
+    rows = [row for row in rows if row[1].startswith(part.prefix)]
+    pages = sorted({row[1] for row in rows})
+    if part.pages:
+        pages = sorted(random.Random(0).sample(pages, part.pages))
+    if (folder / "queries.jsonl").exists():  # drawn before: the same bytes, so the same indexes
+        return folder
+    (folder / "pdf").mkdir(parents=True, exist_ok=True)
+    place = _copy(source, folder, pages) if part.pages else _link(source, folder, part.prefix)
+    kept = [[query, place.get(page, page), grade] for query, page, grade in rows if page in set(pages)]
+    asked = {query for query, _, _ in kept}
+    lines = (source / "queries.jsonl").read_text("utf-8").splitlines()
+    (folder / "qrels.tsv").write_text("\n".join(["query-id\tpage-id\trelevance", *map("\t".join, kept), ""]), "utf-8")
     (folder / "queries.jsonl").write_text("\n".join(line for line in lines if json.loads(line)["id"] in asked), "utf-8")
     return folder
 
 
+def _link(source: Path, folder: Path, prefix: str) -> dict[str, str]:
+    for path in (source / "pdf").glob(f"{prefix}*"):
+        shutil.copy(path, folder / "pdf" / path.name)
+    return {}
+
+
+def _copy(source: Path, folder: Path, pages: Sequence[str]) -> dict[str, str]:
+    """Documents of those pages alone; the names of the pages there -> here."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for page in pages:
+        name, _, number = page.rpartition("#")
+        numbers[name].append(int(number))
+    for name, wanted in numbers.items():
+        with pymupdf.open(source / "pdf" / name) as document:
+            document.select(sorted(wanted))
+            document.save(folder / "pdf" / name, garbage=3)
+    return {f"{name}#{n}": f"{name}#{i}" for name, wanted in numbers.items() for i, n in enumerate(sorted(wanted))}
+
+
+def key(system: dict[str, Any]) -> tuple[str, ...]:
+    """What tells systems of one encoder apart."""
+    if system["mode"] in ("hybrid", "visual"):
+        return system["codec"], system["candidates"], system["mode"]
+    return (system["encoder"] if system["mode"] == "baseline" else system["mode"],)
+
+
 def slim(document: dict[str, Any]) -> dict[str, Any]:
-    """A result file without the failures, and with the values of each query for KEPT alone."""
-    means = {
-        measure: [row for row in table(document["results"], measure) if not row["language"]]
-        for measure in document["measures"]
+    """A result file with the value of each query for SHOWN and the baselines; `systems` has means, costs and funnel of
+    all."""
+    rows = {m: {row["system"]: row for row in table(document["results"], m)[::-1]} for m in document["measures"]}
+    every, kept = [], []
+    for result in document["results"]:
+        system = result["system"]
+        means = {m: {k: round(rows[m][system["label"]][k], 4) for k in ("mean", "low", "high")} for m in rows}
+        every.append({"system": system, "means": means, "cost": result["cost"], "funnel": result["funnel"]})
+        if key(system) in SHOWN or system["mode"] == "baseline":
+            values = {MEASURE: {q: round(v, 4) for q, v in result["values"][MEASURE].items()}}
+            left = {k: v for k, v in result.items() if k not in ("failures", "cost", "funnel")}
+            kept.append(left | {"values": values})
+    return document | {"measures": [MEASURE], "results": kept, "systems": every}
+
+
+def measure(name: str, work: Path, queries: str) -> None:
+    """Measure a set by the command and keep what it says."""
+    part = SETS[name]
+    options = [*(SCANS if part.pages else SWEEP), "--queries", queries]
+    if part.pages and importlib.util.find_spec("rapidocr"):
+        options += ["--baseline", "rapidocr"]
+    source, report = cut(part, work / "sets" / name), work / name
+    if octavo(["eval", str(source), *options, "--report", str(report), "--cache", str(work / "cache")]):
+        sys.exit(f"{name}: not measured")
+    found = slim(json.loads((report / "eval.json").read_text("utf-8"))) | {
+        "command": ["octavo", "eval", name, *options]
     }
-    results = [
-        {name: value for name, value in result.items() if name != "failures"}
-        | {"values": {name: {q: round(v, 5) for q, v in result["values"][name].items()} for name in KEPT}}
-        for result in document["results"]
-    ]
-    return document | {"command": ["octavo", "eval"], "means": means, "measures": list(KEPT), "results": results}
+    place(name).write_text(json.dumps(found) + "\n", "utf-8")
+
+
+def place(name: str) -> Path:
+    """Where what was measured on a set is kept."""
+    return RESULTS / f"eval_{name}.json"
+
+
+def measured(weights: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Set -> its file, of those that were measured with these weights of the encoder."""
+    found = {name: json.loads(place(name).read_text("utf-8")) for name in SETS if place(name).exists()}
+    return {name: one for name, one in found.items() if one["encoder"]["weights"] == weights}
+
+
+def by_key(file: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The systems of a file."""
+    return {key(one["system"]): one for one in file["systems"]}
+
+
+def by_set(files: dict[str, dict[str, Any]], columns: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Rows of Markdown: nDCG@5 of each column's system on each set, the best in bold."""
+    for name, file in files.items():
+        means = [found["means"][MEASURE] if (found := by_key(file).get(column)) else None for column in columns]
+        best = max(one["mean"] for one in means if one)
+        cells = [f"{one['mean']:.3f}" if one else "-" for one in means]
+        cells = [f"**{cell}**" if one and one["mean"] == best else cell for cell, one in zip(cells, means, strict=True)]
+        spread = max((one["high"] - one["low"]) / 2 for one in means if one)
+        some = file["results"][0]
+        yield f"| {name} | {some['pages']:,}, {len(some['languages']):,} | {' | '.join(cells)} | {spread:.3f} |"
+
+
+def points(files: Sequence[dict[str, Any]], cost: str) -> list[Point]:
+    """The systems that all files have, by their means over the files."""
+    found = []
+    for system, one in by_key(files[0]).items():
+        if not all(system in by_key(file) for file in files) or (cost == "bytes_a_page" and len(system) == 1):
+            continue
+        some = [by_key(file)[system] for file in files]
+        quality = float(np.mean([one["means"][MEASURE]["mean"] for one in some]))
+        costs = [value["p50"] if isinstance(value := one["cost"][cost], dict) else value for one in some]
+        kind = system[0] if len(system) > 1 else "BM25"
+        name = one["system"]["label"]
+        found.append(Point(name, float(np.mean(costs)), quality, quality, quality, kind, system[-1] == "visual"))
+    return found
+
+
+def show(files: dict[str, dict[str, Any]]) -> None:
+    """Print the tables of README and draw its plot."""
+    whole = {name: file for name, file in files.items() if not SETS[name].pages}
+    scans = {name: file for name, file in files.items() if SETS[name].pages}
+    readers = dict.fromkeys(k for file in scans.values() for k in by_key(file) if k[0].startswith("OCR"))
+    for some, columns in ((whole, SHOWN), (scans, (*SHOWN[:2], *readers, SHOWN[3]))):
+        sys.stdout.write("\n".join([" | ".join(map(str, columns)), *by_set(some, columns), "\n"]))
+    if not whole:
+        return
+    panels = []
+    for cost, title, unit in (
+        ("bytes_a_page", "what a page takes on disk", "bytes"),
+        ("ms_a_query_cpu", "what a query takes of one core", "ms"),
+    ):
+        found = points(list(whole.values()), cost)
+        panels.append(Panel(found, f"Mean of {len(whole)} sets against {title}", title, unit))
+        for one in sorted(found, key=lambda point: point.cost):
+            sys.stdout.write(f"{one.cost:10.0f} {unit:5} {one.quality:.4f} {one.name}\n")
+    (RESULTS / "evaluation.svg").write_text(drawing(panels, "nDCG@5"), "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("set")
-    parser.add_argument("--only", default="", metavar="PREFIX")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SETS))
     parser.add_argument("--queries", default="200")
-    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--again", action="store_true", help="Measure sets that were measured.")
     parser.add_argument("--work", type=Path, default=Path("~/.cache/octavo-bench/evaluation").expanduser())
-    parser.add_argument("options", nargs="*")
     given = parser.parse_args()
-    name = given.set + (f"-{given.only}" if given.only else "") + ("-sweep" if given.sweep else "")
-    source = part(given.set, given.only, given.work / "sets" / name) if given.only else DATA / given.set
-    modes = ["--sweep"] if given.sweep else [word for mode in ("hybrid", "visual", "text") for word in ("--mode", mode)]
-    report = given.work / name
-    options = [*modes, "--queries", given.queries, *given.options]
-    code = octavo(["eval", str(source), *options, "--report", str(report), "--cache", str(given.work / "cache")])
-    if code:
-        sys.exit(code)
-    found = slim(json.loads((report / "eval.json").read_text("utf-8")))
-    for label, some in systems(found["results"]).items():
-        sys.stdout.write(f"{label}: {json.dumps(some[0]['funnel'])}\n")
-    (HERE / "results" / f"eval_{name}.json").write_text(json.dumps(found) + "\n", "utf-8")
+    weights = load_encoder().fingerprint["weights"]
+    for name in given.names or SETS:
+        if given.again or name not in measured(weights):
+            measure(name, given.work, given.queries)
+    show(measured(weights))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,8 +17,9 @@ from retriever import load_encoder
 from retriever.cli import main
 from retriever.evaluation.datasets import load
 from retriever.evaluation.gallery import gallery
-from retriever.evaluation.plots import Point, front, pareto
-from retriever.evaluation.report import page, published
+from retriever.evaluation.plots import Panel, Point, drawing, front, pareto
+from retriever.evaluation.published import published
+from retriever.evaluation.report import page
 from retriever.evaluation.results import document
 from retriever.evaluation.run import Result, System, run
 
@@ -131,10 +133,40 @@ def test_the_front_is_what_nothing_beats():
 
 def test_points_are_drawn_where_they_belong():
     points = [Point("cheap", 10, 0.5, 0.4, 0.6, "a"), Point("dear", 1000, 0.9, 0.8, 1.0, "b")]
-    drawn = pareto(points, "a < b", "cost", "quality", "ms")
+    drawn = pareto(Panel(points, "a < b", "cost", "ms"), "quality", ["a", "b"])
     places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
     assert places[0][0] < places[1][0] and places[0][1] > places[1][1]
     assert "a &lt; b" in drawn and "dear: 0.900 (0.800 to 1.000), 1k ms" in drawn
+
+
+def test_a_drawing_stands_on_its_own():
+    hybrid = [Point(f"h{n}", 10 * n, n / 10, n / 10, n / 10, "int8") for n in (3, 2, 1)]
+    visual = [point._replace(kind="binary", ring=True, quality=point.quality / 2) for point in hybrid]
+    panels = [Panel([*hybrid, *visual], title, "bytes < kB", "bytes") for title in ("one", "two & three")]
+    drawn = ElementTree.fromstring(drawing(panels, "nDCG@5"))
+    space = "{http://www.w3.org/2000/svg}"
+    said = [text.text for text in drawn.iter(f"{space}text")]
+    assert {"one", "two & three", "int8", "binary", "visual alone", "bytes < kB (bytes)"} <= set(said)
+    circles = [circle.get("class") for circle in drawn.iter(f"{space}circle")]
+    assert circles[:3] == ["k0", "k1", "ring k5"] and circles[3:].count("ring k1") == circles[3:].count("k0") == 6
+    assert "var(--k1)" in drawn.find(f"{space}style").text and "@import" not in drawing(panels, "nDCG@5")
+
+
+def test_a_benchmark_s_mean_stands_beside_the_published_one_where_all_of_it_was_run():
+    found = document([made("one", 0.4), made("two", 0.6)], ["ndcg@5"]) | {"sources": ["ViDoRe(v2)"], "skipped": {}}
+    text = page(found, {})
+    assert "Beside published figures" in text and "colqwen2.5-v0.2" in text and "0.601" in text
+    assert "Beside published" not in page(found | {"skipped": {"three": "not there"}}, {})
+    assert "Beside published" not in page(found | {"sources": ["one", "two"]}, {})
+
+
+def test_what_each_step_leaves_is_a_row_a_system():
+    steps = {"first stage, 150 pages": 0.91, "in the first 10": 0.82}
+    results = [made(codec="int8", funnel=steps), made(codec="int4", funnel={"with words": 0.93} | steps), made()]
+    parsed = Parsed(page(document(results, ["ndcg@5"]), {}))
+    words = parsed.words[parsed.words.index("Where pages are lost") :]
+    order = [words.index(step) for step in ("first stage, 150 pages", "with words", "in the first 10")]
+    assert order == sorted(order) and words.count("0.910") == words.count("0.820") == 2 and words.count("0.930") == 1
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def evaluate(
     done = [result for _, some in measured for result in some]
     document = results.document(done, names, ["octavo", *sys.argv[1:]])
     document |= {"encoder": engine.fingerprint if engine else {}, "tasks": tasks, "skipped": found.skipped}
+    document |= {"sources": list(sources)}
     if report is not None:
         _write(report, document, measured, engine, cache)
     _show(document, as_json, report)

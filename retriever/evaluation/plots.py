@@ -1,10 +1,11 @@
-"""The plot of a report, as SVG inside the page: quality against what it costs, and the systems that nothing beats."""
+"""Quality against what it costs, and the systems that nothing beats: inside a report, and as a drawing on its own."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 _WIDTH, _HEIGHT = 640, 380
@@ -12,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 20, 16, 52
 
 
 class Point(NamedTuple):
-    """A system: what it costs, how good it is, with its interval; kind: what it is coloured by."""
+    """A system: what it costs, how good it is, with its interval; kind: what it is coloured by; ring: or a full dot."""
 
     name: str
     cost: float
@@ -20,6 +21,16 @@ class Point(NamedTuple):
     low: float
     high: float
     kind: str
+    ring: bool = False
+
+
+class Panel(NamedTuple):
+    """Points over one cost. title: what is shown; cost: the name of the axis; unit: of the cost."""
+
+    points: Sequence[Point]
+    title: str
+    cost: str
+    unit: str
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -31,8 +42,48 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def pareto(points: Sequence[Point], title: str, cost: str, quality: str, unit: str) -> str:
+def pareto(panel: Panel, quality: str, kinds: Sequence[str]) -> str:
+    """A panel as a figure of a report, with a legend. kinds: in the order of their colours."""
+    name = html.escape(panel.title)
+    return (
+        f'<figure class="plot"><figcaption>{name}</figcaption>{_legend(kinds, panel.points)}'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}; figures are in the tables">'
+        f"{_inside(panel, quality, kinds)}</svg></figure>"
+    )
+
+
+def drawing(panels: Sequence[Panel], quality: str) -> str:
+    """Panels one below the other, with one legend, as an SVG file for light and dark pages."""
+    kinds = list(dict.fromkeys(point.kind for panel in panels for point in panel.points))
+    rings = any(point.ring for panel in panels for point in panel.points)
+    entries = [(kind, f"k{n % 6}") for n, kind in enumerate(kinds)] + [("visual alone", "ring k5")] * rings
+    legend = "".join(
+        f'<circle class="{css}" cx="{_LEFT + 110 * n}" cy="14" r="5"/>'
+        f'<text x="{_LEFT + 10 + 110 * n}" y="19">{html.escape(kind)}</text>'
+        for n, (kind, css) in enumerate(entries)
+    )
+    body = "".join(
+        f'<g transform="translate(0 {32 + n * (_HEIGHT + 28)})"><text class="name" x="{_LEFT}" y="14">'
+        f'{html.escape(panel.title)}</text><g transform="translate(0 20)">{_inside(panel, quality, kinds)}</g></g>'
+        for n, panel in enumerate(panels)
+    )
+    height = 32 + len(panels) * (_HEIGHT + 28)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
+        f'font-family="system-ui, sans-serif" role="img"><style>{_style()}</style>{legend}{body}</svg>\n'
+    )
+
+
+def _style() -> str:
+    """What of the report's style sheet a drawing needs."""
+    css = (Path(__file__).parent / "report.css").read_text("utf-8")
+    variables = css[: css.index("* {")]
+    return variables + "".join(f"{line}\n" for line in css.splitlines() if line.startswith(("svg ", ".k", ".ring")))
+
+
+def _inside(panel: Panel, quality: str, kinds: Sequence[str]) -> str:
     """Points over a logarithmic cost, the front as a line. Each point says what it is when pointed at."""
+    points = panel.points
     costs = [point.cost for point in points]
     x_low, x_high = math.log10(min(costs)) - 0.12, math.log10(max(costs)) + 0.12
     y_low, y_high = min(p.low for p in points), max(p.high for p in points)
@@ -45,27 +96,22 @@ def pareto(points: Sequence[Point], title: str, cost: str, quality: str, unit: s
     def y(value: float) -> float:
         return _TOP + (y_high - value) / (y_high - y_low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_axes(x, y, (10**x_low, 10**x_high), (y_low, y_high), cost, quality, unit)]
+    parts = [_axes(x, y, (10**x_low, 10**x_high), (y_low, y_high), panel.cost, quality, panel.unit)]
     best = front(points)
     line = " ".join(f"{x(p.cost):.1f},{y(p.quality):.1f}" for p in best)
     parts.append(f'<polyline class="front" points="{line}"/>')
-    kinds = list(dict.fromkeys(point.kind for point in points))
-    for point in points:
-        parts.append(_mark(point, x(point.cost), y, kinds.index(point.kind) % 6, unit, point in best))
-    name = html.escape(title)
-    return (
-        f'<figure class="plot"><figcaption>{name}</figcaption>{_legend(kinds)}'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}; figures are in the tables">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+    for point in sorted(points, key=best.__contains__):
+        parts.append(_mark(point, x(point.cost), y, kinds.index(point.kind) % 6, panel.unit, point in best))
+    return "".join(parts)
 
 
 def _mark(point: Point, left: float, y: object, kind: int, unit: str, best: bool) -> str:
     assert callable(y)
     top = y(point.quality)
     told = f"{point.name}: {point.quality:.3f} ({point.low:.3f} to {point.high:.3f}), {_figure(point.cost)} {unit}"
-    whisker = f'<path class="whisker" d="M{left:.1f} {y(point.low):.1f}V{y(point.high):.1f}"/>'
-    shape = f'<circle class="k{kind}" cx="{left:.1f}" cy="{top:.1f}" r="{6 if best else 4.5}"/>'
+    whisker = f'<path class="whisker" d="M{left:.1f} {y(point.low):.1f}V{y(point.high):.1f}"/>' if best else ""
+    css = f"ring k{kind}" if point.ring else f"k{kind}"
+    shape = f'<circle class="{css}" cx="{left:.1f}" cy="{top:.1f}" r="{6 if best else 4.5}"/>'
     return f'<g class="{"best" if best else "beaten"}"><title>{html.escape(told)}</title>{whisker}{shape}</g>'
 
 
@@ -95,9 +141,13 @@ def _axes(
     return "".join(parts)
 
 
-def _legend(kinds: Sequence[str]) -> str:
-    items = "".join(f'<li><span class="dot k{n % 6}"></span>{html.escape(kind)}</li>' for n, kind in enumerate(kinds))
-    return f'<ul class="legend">{items}</ul>' if len(kinds) > 1 else ""
+def _legend(kinds: Sequence[str], points: Sequence[Point]) -> str:
+    there = {point.kind for point in points}
+    dot = '<li><span class="dot k{}"></span>{}</li>'
+    items = [dot.format(n % 6, html.escape(kind)) for n, kind in enumerate(kinds) if kind in there]
+    if {point.ring for point in points} == {True, False}:
+        items.append('<li><span class="dot ring"></span>visual alone</li>')
+    return f'<ul class="legend">{"".join(items)}</ul>' if len(items) > 1 else ""
 
 
 def _steps(low: float, high: float) -> list[float]:

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retriever.evaluation.plots import Point, pareto
+from retriever.evaluation.plots import Panel, Point, pareto
+from retriever.evaluation.published import published
 from retriever.evaluation.results import Row, systems, table
 from retriever.printable import printable
 
@@ -36,7 +37,7 @@ def page(document: Mapping[str, Any], galleries: Mapping[str, Sequence[Mapping[s
         _smoke(results),
         _figures(document, measure) if results else "",
         _tasks(document.get("tasks", ()), document.get("skipped", {})),
-        _published(names, measure, table(results, measure)),
+        _published(document, names, measure),
         _languages(table(results, measure), measure),
         _plots(results, measure),
         _costs(results) if results else "",
@@ -139,38 +140,26 @@ def _tasks(tasks: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> st
     return f"<h2>Beside search</h2>{table}{note}" if tasks or skipped else ""
 
 
-def published(name: str, measure: str) -> list[dict[str, Any]]:
-    """Figures of others for a data set or task (a hub name, the folder of its copy, mteb's name), with their source."""
-    known = json.loads((_HERE / "published.json").read_text("utf-8"))
-
-    def fits(figure: Mapping[str, Any]) -> bool:
-        names = {figure["dataset"], figure["dataset"].rpartition("/")[2], figure.get("task")}
-        return figure["measure"] == measure and name.partition("@")[0] in names
-
-    return [dict(figure) | known["sources"][figure["source"]] for figure in known["figures"] if fits(figure)]
-
-
-def _published(names: Sequence[str], measure: str, rows: Sequence[Row]) -> str:
+def _published(document: Mapping[str, Any], names: Sequence[str], measure: str) -> str:
+    """Others' figures for each data set, and for a benchmark that was run as a whole."""
+    rows = [row for row in table(document["results"], measure) if not row["language"]]
+    ours = {name: [row for row in rows if row["dataset"] == name] for name in names}
+    if len(names) > 1 and len(document.get("sources", ())) == 1 and not document.get("skipped"):
+        ours[document["sources"][0]] = [row for row in rows if not row["dataset"]]
     body: list[tuple[str, list[str]]] = []
-    for name in names:
+    for name, some in ours.items():
         figures = published(name, measure)
-        if not figures:
-            continue
-        ours = [row for row in rows if row["dataset"] == name and not row["language"]]
-        body += [("", [_text(name), _text(row["system"]), f"{row['mean']:.3f}", "here"]) for row in ours]
+        cells = [[row["system"], row["mean"], "here"] for row in some if figures]
+        body += [("", [_text(name), _text(system), f"{value:.3f}", source]) for system, value, source in cells]
+        cells = [[f["model"], f["value"], f"{f['title']} ({f['date']})"] for f in figures]
         body += [
-            (
-                "published",
-                [_text(name), _text(f["model"]), f"{f['value']:.3f}", f"{_text(f['title'])} ({_text(f['date'])})"],
-            )
-            for f in figures
+            ("published", [_text(name), _text(model), f"{value:.3f}", _text(source)]) for model, value, source in cells
         ]
     if not body:
         return ""
     caption = "As published, not measured here; rendering, splits and query prompts may differ"
-    return "<h2>Beside published figures</h2>" + _table(
-        caption, ["Data set", "System", _text(measure), "Source"], body, words=2
-    )
+    head = ["Data set", "System", _text(measure), "Source"]
+    return "<h2>Beside published figures</h2>" + _table(caption, head, body, words=2)
 
 
 def _plots(results: Sequence[Mapping[str, Any]], measure: str) -> str:
@@ -178,31 +167,30 @@ def _plots(results: Sequence[Mapping[str, Any]], measure: str) -> str:
     rows = table(results, measure)
     many = len({row["dataset"] for row in rows}) > 1
     means = {row["system"]: row for row in rows if not row["language"] and (not row["dataset"] or not many)}
-    points: dict[str, list[Point]] = {"bytes_a_page": [], "ms_a_query": []}
+    by_bytes, by_time = [], []
     for label, of_system in systems(results).items():
         system, row = of_system[0]["system"], means[label]
-        kind = f"{system['codec']}, {system['mode']}" if _seen(system) else "BM25"
-        costs = {
-            "bytes_a_page": _mean_cost(of_system, "bytes_a_page"),
-            "ms_a_query": _mean_cost(of_system, "ms_a_query_cpu"),
-        }
-        for cost, value in costs.items():
-            if value and (_seen(system) or cost != "bytes_a_page"):
-                points[cost].append(Point(label, value, row["mean"], row["low"], row["high"], kind))
+        size, time = _mean_cost(of_system, "bytes_a_page"), _mean_cost(of_system, "ms_a_query_cpu")
+        kind = system["codec"] if _seen(system) else "BM25"
+        point = Point(label, size, row["mean"], row["low"], row["high"], kind, system["mode"] == "visual")
+        by_bytes += [point] * bool(size and _seen(system))
+        by_time += [point._replace(cost=time)] * bool(time)
+    kinds = sorted(dict.fromkeys(point.kind for point in by_time), key="BM25".__eq__)
     drawn = [
-        pareto(some, f"{measure} against {title}", title, measure, unit)
-        for some, title, unit in (
-            (points["bytes_a_page"], "what a page takes on disk", "bytes"),
-            (points["ms_a_query"], "what a query takes of one core", "ms, median"),
+        pareto(Panel(points, f"{measure} against {cost}", cost, unit), measure, kinds)
+        for points, cost, unit in (
+            (by_bytes, "what a page takes on disk", "bytes"),
+            (by_time, "what a query takes of one core", "ms, median"),
         )
-        if len({round(point.cost, 3) for point in some}) > 1
+        if len({round(point.cost, 3) for point in points}) > 1
     ]
     if not drawn:
         return ""
-    explained = (
-        "A dashed line joins the systems that no other is both cheaper and better than; whiskers are 95 % intervals."
+    told = (
+        "A dashed line joins the systems that no other is both cheaper and better than; whiskers are their 95 % "
+        "intervals. Point at a dot to see which system it is."
     )
-    return f'<h2>What quality costs</h2><p class="quiet">{explained}</p><div class="plots">{"".join(drawn)}</div>'
+    return f'<h2>What quality costs</h2><p class="quiet">{told}</p><div class="plots">{"".join(drawn)}</div>'
 
 
 def _seen(system: Mapping[str, Any]) -> bool:
@@ -255,20 +243,19 @@ def _costs(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _funnels(results: Sequence[Mapping[str, Any]]) -> str:
-    parts = []
-    for result in results:
-        if not result["funnel"]:
-            continue
-        bar = '<span>{}</span><span class="bar"><i style="width:{:.1f}%"></i></span><b>{:.3f}</b>'
-        rows = "".join(bar.format(_text(step), 100 * share, share) for step, share in result["funnel"].items())
-        label = f"{result['dataset']}: {result['system']['label']}"
-        parts.append(f'<h3>{_text(label)}</h3><div class="funnel">{rows}</div>')
-    if not parts:
+    some = [result for result in results if result["funnel"]]
+    if not some:
         return ""
-    told = (
-        "The share of the relevant pages that is left after each step. What the first stage loses, nothing brings back."
-    )
-    return f'<h2>Where pages are lost</h2><p class="quiet">{told}</p>{"".join(parts)}'
+    steps = list(dict.fromkeys(step for result in some for step in result["funnel"]))
+    steps.sort(key=lambda step: step.startswith("in the first"))
+    bar = '{1:.3f}<span class="bar"><i style="width:{0:.1f}%"></i></span>'
+    body = []
+    for result in some:
+        left = [result["funnel"].get(step) for step in steps]
+        cells = ["–" if share is None else bar.format(100 * share, share) for share in left]
+        body.append(("", [_text(result["system"]["label"]), _text(result["dataset"]), *cells]))
+    caption = "The share of the relevant pages that is left. What the first stage loses, nothing brings back"
+    return "<h2>Where pages are lost</h2>" + _table(caption, ["System", "Data set", *map(_text, steps)], body, words=2)
 
 
 def _gallery(dataset: str, shown: Sequence[Mapping[str, Any]]) -> str:
