@@ -51,13 +51,17 @@ _TABLES = {
 }
 _CLUSTERS = """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, clusters BLOB NOT NULL,
     crc INTEGER NOT NULL"""  # the stored vector that stands for each token; no row where that is its own
-_SEARCH = "page_search"  # FTS5 over what index.text makes of title, file name and body; rowid = page
+_HEADINGS = """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, headings TEXT NOT NULL,
+    crc INTEGER NOT NULL"""  # no row where the outline does not lead to the page
+LANES = ("page_search", "document_search")
+"""FTS5 over what index.text makes of title, file name and body; rowid = page, document (index.lane)."""
 _KNOWN = {
     *_TABLES,
     "page_clusters",
-    _SEARCH,
+    "page_headings",
+    *LANES,
     "sqlite_sequence",
-    *(f"{_SEARCH}_{part}" for part in ("data", "idx", "content", "docsize", "config")),
+    *(f"{lane}_{part}" for lane in LANES for part in ("data", "idx", "content", "docsize", "config")),
 }
 
 
@@ -65,23 +69,32 @@ def _first_schema(db: Database) -> None:
     for name, columns in _TABLES.items():
         db.execute(f"CREATE TABLE {name} ({columns})")
     db.execute("CREATE INDEX paths_document ON paths(document)")
-    new_search(db)
+    new_search(db, "page_search")
 
 
-def new_search(db: Database) -> None:
-    """An empty text lane, in place of the one that is there."""
+def new_search(db: Database, lane: str) -> None:
+    """An empty part of the text lane, in place of the one that is there."""
     tokenize = text.TOKENIZER.replace("'", "''")
-    db.execute(f"DROP TABLE IF EXISTS {_SEARCH}")
-    db.execute(f"CREATE VIRTUAL TABLE {_SEARCH} USING fts5(title, name, body, stems, tokenize='{tokenize}')")
+    db.execute(f"DROP TABLE IF EXISTS {lane}")
+    db.execute(f"CREATE VIRTUAL TABLE {lane} USING fts5(title, name, body, stems, tokenize='{tokenize}')")
     if SQLITE_VERSION >= (3, 42):
-        db.execute(f"INSERT INTO {_SEARCH}({_SEARCH}, rank) VALUES ('secure-delete', 1)")
+        db.execute(f"INSERT INTO {lane}({lane}, rank) VALUES ('secure-delete', 1)")
 
 
 def _clusters(db: Database) -> None:
     db.execute(f"CREATE TABLE page_clusters ({_CLUSTERS})")
 
 
-MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters]
+def _context(db: Database) -> None:
+    from index import lane
+
+    db.execute(f"CREATE TABLE page_headings ({_HEADINGS})")
+    new_search(db, "document_search")
+    for document in list(rows(db, "SELECT * FROM documents")):
+        lane.describe(db, document)
+
+
+MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context]
 """Step i takes a catalog from version i to i + 1, inside one transaction; steps are appended, never edited."""
 
 
@@ -161,7 +174,7 @@ def _check_format(db: Database, path: Path, write: bool) -> None:
 def _schema(db: Database) -> set[tuple[str, str]]:
     """What SQLite says of our tables and indexes; those that FTS5 and SQLite make for themselves differ by version."""
     found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    return {(name, sql) for name, sql in found if not name.startswith((f"{_SEARCH}_", "sqlite_"))}
+    return {(name, sql) for name, sql in found if not name.startswith((*(f"{lane}_" for lane in LANES), "sqlite_"))}
 
 
 @functools.cache
@@ -230,6 +243,7 @@ CHECKED = {
     "pages": PAGE_COLUMNS,
     "page_text": TEXT_COLUMNS,
     "page_clusters": ("page", "clusters"),
+    "page_headings": ("page", "headings"),
     "paths": ("path", "name", "size", "mtime_ns", "document"),
     "shards": ("id", "committed"),
     "settings": ("key", "value"),
@@ -332,7 +346,7 @@ def clusters(db: Database, page: int) -> np.ndarray | None:
 
     Raises DamageError."""
     found = checked(db, "page_clusters", "page = ?", [page])
-    return np.frombuffer(found[0]["clusters"], "<u2").astype(np.int64) if found else None
+    return np.frombuffer(_blob(found[0]["clusters"]), "<u2").astype(np.int64) if found else None
 
 
 def pack_boxes(boxes: np.ndarray) -> bytes:
@@ -340,6 +354,11 @@ def pack_boxes(boxes: np.ndarray) -> bytes:
     return np.rint(np.clip(np.nan_to_num(boxes), 0, 1) * 65_535).astype("<u2").tobytes()
 
 
-def unpack_boxes(data: bytes) -> np.ndarray:
+def unpack_boxes(data: bytes | str) -> np.ndarray:
     """8 bytes a box -> (n, 4) float32 fractions of the page."""
-    return np.frombuffer(data, "<u2").reshape(-1, 4).astype(np.float32) / 65_535
+    return np.frombuffer(_blob(data), "<u2").reshape(-1, 4).astype(np.float32) / 65_535
+
+
+def _blob(data: bytes | str) -> bytes:
+    """A blob, which one flipped bit may have made a text of the same bytes, and so of the same CRC."""
+    return as_text(data) if isinstance(data, str) else data

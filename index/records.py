@@ -21,7 +21,8 @@ class Origin(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class PageRecord:
     """A page to store. vectors: (t, d) float, t >= 0; token_boxes: (t, 4) and word_boxes: (w, 4), fractions of the
-    page; text: w words joined by single spaces; single: (D,) or None for the mean; state: ok, blank, or what failed."""
+    page; text: w words joined by single spaces; single: (D,) or None for the mean; state: ok, blank, or what failed;
+    headings: what the document's outline calls the page, a line each."""
 
     number: int
     vectors: np.ndarray
@@ -33,6 +34,7 @@ class PageRecord:
     reason: str = ""
     width: float = 0.0
     height: float = 0.0
+    headings: str = ""
 
     def check(self, dim: int) -> None:
         """Raise ValueError unless there are (t, dim) finite vectors, and a box for each."""

@@ -29,6 +29,7 @@ from index.where import compile_where
 logger = logging.getLogger("octavo.index")
 WEIGHTS = (2.0, 1.0, 1.0, 0.5)  # of a term in the title, the file name and the text, and of a stem in the text
 K1 = 1.2  # of FTS5's BM25
+CONTEXT = 0.5  # of the BM25 of a page's document, among documents, beside the page's own (benchmarks/LOG.md)
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
 _DOCUMENTS = "SELECT * FROM documents WHERE visible <> 0"
 _PAGES = f"SELECT id, {', '.join(catalog.PAGE_COLUMNS)}, crc FROM pages WHERE id IN ({_VISIBLE}) ORDER BY id"
@@ -37,11 +38,13 @@ _PAGES = f"SELECT id, {', '.join(catalog.PAGE_COLUMNS)}, crc FROM pages WHERE id
 @dataclass
 class State:
     """What a generation's snapshots share. ids: (n,) int64, rising; ranks: (n,), their places in the
-    order of (document, page); extents: where each page lies; sound: (n,) bool, blocks this process saw to be right."""
+    order of (document, page); documents: (n,), the ids of their documents; extents: where each page lies; sound: (n,)
+    bool, blocks this process saw to be right."""
 
     generation: int
     ids: np.ndarray
     ranks: np.ndarray
+    documents: np.ndarray
     extents: Extents
     shards: Shards
     sound: np.ndarray
@@ -68,7 +71,7 @@ class State:
         places, extents, damaged = [], [], {}
         for page, *row, crc in db.conn.execute(_PAGES):
             if row[0] in contents and crc == catalog.row_crc(*row):
-                places.append((contents[row[0]], row[1], page))
+                places.append((contents[row[0]], row[1], page, row[0]))
                 extents.append(tuple(row[6:]))
             else:
                 damaged[page] = f"{folder / catalog.FILE}: the row of page id {page} or of its document is damaged"
@@ -76,7 +79,8 @@ class State:
         ids = np.array([place[2] for place in places], np.int64)
         ranks = np.empty(len(ids), np.int64)
         ranks[sorted(range(len(ids)), key=places.__getitem__)] = np.arange(len(ids))
-        state = cls(generation, ids, ranks, Extents.of(extents), shards, np.zeros(len(ids), bool), damaged)
+        documents = np.array([place[3] for place in places], np.int64)
+        state = cls(generation, ids, ranks, documents, Extents.of(extents), shards, np.zeros(len(ids), bool), damaged)
         if before is not None:
             state.before = before.first_stage or before.before
             state._remember(before)
@@ -231,28 +235,43 @@ class Snapshot:
         return np.intersect1d(np.fromiter((row[0] for row in found), np.int64), self.state.ids, assume_unique=True)
 
     def match(self, query: str, where: dict[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query: scores (n,) float64 > 0, ids (n,),
-        best first, ties by id."""
+        """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query, with a share of its document's:
+        scores (n,) float64 > 0, ids (n,), best first, ties by id."""
         expression = text.match_any(query)
         if not expression:
             return np.zeros(0), np.zeros(0, np.int64)
         condition, values = compile_where(where)
-        found = self.db.conn.execute(  # the plus keeps SQLite from matching once for each page of the list
-            f"SELECT rowid, -bm25(page_search, {', '.join(map(str, WEIGHTS))}) AS score FROM page_search"
-            f" WHERE page_search MATCH ? AND +rowid IN ({_VISIBLE} AND {condition}) ORDER BY score DESC, rowid",
+        # the plus keeps SQLite from matching once for each page of the list
+        scores, ids = self._bm25("page_search", expression, f"+rowid IN ({_VISIBLE} AND {condition})", values)
+        sound = np.isin(ids, self.state.ids)
+        scores, ids = scores[sound], ids[sound]
+        whole, documents = self._bm25("document_search", expression)
+        if len(documents):
+            own = self.state.documents[np.searchsorted(self.state.ids, ids)]
+            places = np.minimum(np.searchsorted(documents, own), len(documents) - 1)
+            scores += CONTEXT * np.where(documents[places] == own, whole[places], 0.0)
+        order = np.lexsort((ids, -scores))
+        return scores[order], ids[order]
+
+    def _bm25(
+        self, lane: str, expression: str, condition: str = "1", values: Sequence[object] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (n,) and rising ids (n,) of the rows of a part of the text lane that fit."""
+        weights = ", ".join(map(str, WEIGHTS))
+        found = self.db.conn.execute(
+            f"SELECT rowid, -bm25({lane}, {weights}) FROM {lane} WHERE {lane} MATCH ? AND {condition} ORDER BY rowid",
             [expression, *values],
         ).fetchall()
-        scores, ids = np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
-        sound = np.isin(ids, self.state.ids)
-        return scores[sound], ids[sound]
+        return np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
 
     def ceiling(self, query: str) -> float:
-        """The BM25 that no page can pass: all terms of the query at their most, words that no page has included."""
-        total = 0.0
+        """What no page can pass in `match`: all terms of the query at their most, words that no page has included."""
+        documents, total = len(np.unique(self.state.documents)), 0.0
         for term in text.distinct(query):
-            sql = "SELECT count(*) FROM page_search WHERE page_search MATCH ?"
-            having = self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0]
-            total += max(math.log((max(len(self) - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
+            for lane, rows, share in (("page_search", len(self), 1.0), ("document_search", documents, CONTEXT)):
+                sql = f"SELECT count(*) FROM {lane} WHERE {lane} MATCH ?"
+                having = self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0]
+                total += share * max(math.log((max(rows - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
         return total * (K1 + 1)
 
     def page(self, page: int) -> catalog.Row | None:

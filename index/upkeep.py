@@ -147,7 +147,8 @@ def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
 
 def _purge(index: Index, writer: Writer) -> None:
     cache.clear(index.folder)
-    writer.db.execute("INSERT INTO page_search(page_search) VALUES ('optimize')")
+    for part in catalog.LANES:
+        writer.db.execute(f"INSERT INTO {part}({part}) VALUES ('optimize')")
     writer.db.execute("VACUUM")
     failpoint("purge vacuumed")
     if not writer.sync():
@@ -196,7 +197,8 @@ def rebuild(index: Index) -> dict[str, Any]:
     """Make the text lane and the first stage again from what they are derived from."""
     with index.writing() as writer:
         with catalog.transaction(writer.db):
-            catalog.new_search(writer.db)
+            for part in catalog.LANES:
+                catalog.new_search(writer.db, part)
             documents = list(catalog.rows(writer.db, "SELECT * FROM documents ORDER BY id"))
             pages = sum(lane.put_document(writer.db, row) for row in documents)
             writer.next_generation()

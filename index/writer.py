@@ -204,8 +204,10 @@ class Writer:
         words = clean(page.text)
         row = {"page": page_id, "text": words, "word_boxes": boxes[0], "token_boxes": boxes[1]}
         catalog.insert(self.db, "page_text", row)
+        if headings := clean(page.headings):
+            catalog.insert(self.db, "page_headings", {"page": page_id, "headings": headings})
         if page.state == "ok":  # a blank or failed page would be found by its title alone, before those that say it
-            lane.put(self.db, page_id, title, name, words)
+            lane.put(self.db, page_id, title, name, words, headings)
 
     def finish(self, document: int, origin: Origin, state: str, reason: str = "") -> None:
         """Make a staged document visible under its path, in place of what the path held before."""
@@ -286,6 +288,7 @@ class Writer:
 
     def _drop_document(self, document: int) -> int:
         pages = self._drop_pages("document = ?", [document])
+        self.db.execute("DELETE FROM document_search WHERE rowid = ?", [document])
         self.db.execute("DELETE FROM documents WHERE id = ?", [document])
         return pages
 

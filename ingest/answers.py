@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .drawing import MAX_PASSAGE, MAX_TEXT, MAX_TITLE, MAX_WORD, MAX_WORDS, Failed, clean_title
+from .drawing import MAX_HEADINGS, MAX_PASSAGE, MAX_TEXT, MAX_TITLE, MAX_WORD, MAX_WORDS, Failed, clean_title
 from .page import Page, Words
 from .wire import ForgedMessage
 
@@ -62,7 +62,8 @@ def page(number: int, header: dict[str, Any], payload: bytearray, *, max_pixels:
     image = np.frombuffer(payload, np.uint8, pixels).reshape(height, width, 3)
     end = len(payload) - passage
     words = _words(count, payload, pixels, pixels + boxes, end)
-    return Page(number, image, words, _points(header, "width"), _points(header, "height"), _passage(payload, end))
+    points = _points(header, "width"), _points(header, "height")
+    return Page(number, image, words, *points, _passage(payload, end), _headings(header))
 
 
 def seconds(header: dict[str, Any], most: float) -> float:
@@ -85,6 +86,13 @@ def protection(ready: dict[str, Any]) -> str:
     if texts(ready, "absent"):
         parts.append("not here: " + ", ".join(texts(ready, "absent")))
     return "; ".join(parts)
+
+
+def _headings(header: dict[str, Any]) -> str:
+    lines = header.get("headings", "")
+    if not isinstance(lines, str) or len(lines) > MAX_HEADINGS:
+        raise ForgedMessage("headings that are no text, or too long")
+    return "\n".join(filter(None, map(clean_title, lines.split("\n"))))
 
 
 def _passage(payload: bytearray, start: int) -> str:

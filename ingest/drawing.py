@@ -6,6 +6,8 @@ those import neither numpy nor anything else that starts a thread. What goes wro
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import re
 import unicodedata
@@ -16,6 +18,8 @@ MAX_WORDS = 20_000
 MAX_WORD = 1_000  # characters
 MAX_TEXT = 1_000_000  # characters a page
 MAX_TITLE = 500
+MAX_HEADINGS = 2_000  # characters a page
+MAX_ENTRIES = 5_000  # of an outline
 MAX_PASSAGE = 20_000  # characters of a page of a text file
 
 Box = tuple[float, float, float, float]
@@ -41,7 +45,8 @@ class Failed(Exception):
 
 class Drawing(NamedTuple):
     """A drawn page. pixels: height_px rows of width_px RGB bytes; words: boxes in fractions of the page; width, height:
-    points; passage: the text itself, of a page of a text file."""
+    points; passage: the text itself, of a page of a text file; headings: the entries of the document's outline that
+    lead to the page, a line each."""
 
     width_px: int
     height_px: int
@@ -50,6 +55,7 @@ class Drawing(NamedTuple):
     width: float
     height: float
     passage: str = ""
+    headings: str = ""
 
 
 class Caps(NamedTuple):
@@ -101,6 +107,17 @@ def clean(text: str) -> str:
 def clean_title(text: str) -> str:
     """A title on one line: cleaned, white space run together, `MAX_TITLE` characters at most."""
     return " ".join(clean(" ".join(text.split())).split())[:MAX_TITLE].rstrip()
+
+
+def headings(outline: Iterable[tuple[str, int]]) -> dict[int, str]:
+    """Titles and page numbers of an outline -> what `Drawing.headings` says of each page that has any. Of an outline
+    that turns out damaged, what stands before the damage; `MAX_ENTRIES` at most."""
+    found: dict[int, str] = {}
+    with contextlib.suppress(Exception):
+        for title, number in itertools.islice(outline, MAX_ENTRIES):
+            lines = f"{found.get(number, '')}\n{clean_title(title)}".strip()
+            found[number] = lines if len(lines) <= MAX_HEADINGS else found.get(number, "")
+    return found
 
 
 def clean_words(words: Iterable[tuple[str, Box]]) -> list[Word]:

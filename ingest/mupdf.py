@@ -8,12 +8,14 @@ other formats it could read never are.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import pymupdf
 from pymupdf import extra, mupdf
 
-from .drawing import Box, Caps, Drawing, Failed, Word, clean_title, clean_words, fit
+from .drawing import Box, Caps, Drawing, Failed, Word, clean_title, clean_words, fit, headings
 
 _FLAGS = pymupdf.TEXT_MEDIABOX_CLIP | pymupdf.TEXT_PRESERVE_WHITESPACE  # ligatures are expanded without their flag
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -80,8 +82,28 @@ class MuPDF:
         everywhere = mupdf.FzRect(mupdf.FzRect.Fixed_INFINITE)
         mupdf.fz_run_display_list(shown, device, mupdf.FzMatrix(), everywhere, mupdf.FzCookie())
         mupdf.fz_close_device(device)
-        words = _words(shown, bounds)
-        return Drawing(width_px, height_px, bytes(mupdf.fz_pixmap_samples_memoryview(picture)), words, width, height)
+        pixels, words = bytes(mupdf.fz_pixmap_samples_memoryview(picture)), _words(shown, bounds)
+        heads = self._headings.get(number, "")
+        return Drawing(width_px, height_px, pixels, words, width, height, headings=heads)
+
+    @cached_property
+    def _headings(self) -> dict[int, str]:
+        return headings(self._outline())
+
+    def _outline(self) -> Iterator[tuple[str, int]]:
+        """Titles and pages, parents before their children. By steps, as MuPDF's own recursion has no limit."""
+        at = mupdf.FzOutlineIterator(self._document)
+        while entry := mupdf.ll_fz_outline_iterator_item(at.m_internal):  # the class around it crashes without a target
+            if entry.uri:
+                yield entry.title or "", mupdf.fz_resolve_link(self._document, entry.uri)[0].page + 1
+            inside = mupdf.fz_outline_iterator_down(at)  # 0: at a child, 1: where one could be, -1: still here
+            if inside == 0:
+                continue
+            if inside > 0:
+                mupdf.fz_outline_iterator_up(at)
+            while mupdf.fz_outline_iterator_next(at) != 0:
+                if mupdf.fz_outline_iterator_up(at) < 0:
+                    return
 
     def _unlock(self, password: str | None) -> None:
         if password is None:

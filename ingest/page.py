@@ -38,7 +38,8 @@ class Words:
 @dataclass(frozen=True, slots=True)
 class Page:
     """A rendered page. number: from 1; image: (H, W, 3) uint8 RGB; words: the file's own text layer, empty where it has
-    none; width, height: in points (1/72 inch); passage: the text itself where the file is one, "" elsewhere."""
+    none; width, height: in points (1/72 inch); passage: the text itself where the file is one, "" elsewhere;
+    headings: the entries of the document's outline that lead to this page, a line each."""
 
     number: int
     image: np.ndarray
@@ -46,6 +47,7 @@ class Page:
     width: float
     height: float
     passage: str = ""
+    headings: str = ""
 
 
 @dataclass(frozen=True, slots=True)

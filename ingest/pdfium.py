@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
-from .drawing import Box, Caps, Drawing, Failed, Word, clean_title, clean_words, fit
+from .drawing import Box, Caps, Drawing, Failed, Word, clean_title, clean_words, fit, headings
 
 _MAX_CHARACTERS = 1_000_000
 _NOWHERE: Box = (0.0, 0.0, 0.0, 0.0)
@@ -48,13 +49,22 @@ class Pdfium:
         except (pdfium.PdfiumError, IndexError) as error:
             raise Failed("damaged", f"the page cannot be loaded: {error}") from None
         try:
-            return _draw(page, dpi, caps)
+            return _draw(page, dpi, caps)._replace(headings=self._headings.get(number, ""))
         except pdfium.PdfiumError as error:
             raise Failed("damaged", f"the page cannot be drawn: {error}") from None
         except MemoryError:
             raise Failed("oom", "the page needs more memory than the limit") from None
         finally:
             page.close()
+
+    @cached_property
+    def _headings(self) -> dict[int, str]:
+        return headings(self._outline())
+
+    def _outline(self) -> Iterator[tuple[str, int]]:
+        for entry in self._document.get_toc():
+            if (target := entry.get_dest()) and (index := target.get_index()) is not None:
+                yield entry.get_title(), index + 1
 
     def close(self) -> None:
         self._document.close()

@@ -292,6 +292,7 @@ def _record(page: Page, tokens: PageTokens) -> PageRecord:
         state="ok" if len(tokens.vectors) or texts else "blank",
         width=page.width,
         height=page.height,
+        headings=page.headings,
     )
 
 

@@ -128,6 +128,7 @@ def _pack(drawing: Drawing) -> Reply:
         "width": drawing.width,
         "height": drawing.height,
         "passage": len(passage),
+        "headings": drawing.headings,
     }
     return header, [drawing.pixels, boxes, texts, passage]
 

@@ -46,7 +46,8 @@ def page_of(name: str, number: int, tokens: int = 5, text: str | None = None, di
     words = [WORDS[(len(name) + 3 * number + i) % len(WORDS)] for i in range(tokens)] if text is None else text.split()
     boxes = np.linspace(0, 1, 4 * tokens, dtype=np.float32).reshape(tokens, 4)
     word_boxes = np.linspace(0, 1, 4 * len(words), dtype=np.float32).reshape(len(words), 4)
-    return PageRecord(number, vectors, boxes, " ".join(words), word_boxes, width=600.0, height=800.0)
+    headings = f"{words[0]} of {name}" if words else ""
+    return PageRecord(number, vectors, boxes, " ".join(words), word_boxes, width=600.0, height=800.0, headings=headings)
 
 
 def add(

@@ -112,7 +112,7 @@ def test_no_query_is_syntax(lane: Database, query: str) -> None:
 def test_any_text_finds_itself(text: str) -> None:
     db = Database(catalog.sqlite3.connect(":memory:"))
     try:
-        catalog.new_search(db)
+        catalog.new_search(db, "page_search")
         put(db, text, "unrelated")
         assert (match_any(text) == "") == (terms(text) == [])
         found = ask(db, text)  # is no syntax error
@@ -130,5 +130,7 @@ def test_only_the_first_terms_of_a_long_query_are_asked() -> None:
 
 def test_a_catalog_has_the_lane_that_a_query_expects(tmp_path: Path) -> None:
     db = catalog.connect(tmp_path, write=True)
-    assert [row[1] for row in db.conn.execute("PRAGMA table_info(page_search)")] == ["title", "name", "body", "stems"]
+    for part in catalog.LANES:
+        columns = [row[1] for row in db.conn.execute(f"PRAGMA table_info({part})")]
+        assert columns == ["title", "name", "body", "stems"]
     db.close()
