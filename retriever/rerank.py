@@ -16,6 +16,7 @@ from retriever.kernels import maxsim
 
 ROUNDED = ("int8", "int4")  # codecs that are multiplied by 8-bit queries
 STEPS = 63  # that such a query has at least, either way of zero
+WORTH = 100  # pages that must be there to be ruled out
 DOUBT = 6.0  # standard deviations of a rounded score, either way
 
 
@@ -49,7 +50,7 @@ def _undecided(query: np.ndarray, ids: np.ndarray, store: Snapshot, k: int) -> n
     the deviation of one component, a step / sqrt(12), and those of the query's tokens add up as independent ones.
     """
     codec = store.layout.codec
-    if codec not in ROUNDED or len(ids) <= 10 * k or not native.available():
+    if codec not in ROUNDED or len(ids) < 2 * k + WORTH or not native.available():
         return np.ones(len(ids), bool)
     rough = maxsim(query, store.views(ids), precision="int8")
     steps = np.abs(rotated(query, codec)).max(axis=1, initial=0) / STEPS
