@@ -171,7 +171,7 @@ def points(files: Sequence[dict[str, Any]], cost: str) -> list[Point]:
     """The systems that all files have, by their means over the files."""
     found = []
     for system, one in by_key(files[0]).items():
-        if not all(system in by_key(file) for file in files) or (cost == "bytes_a_page" and len(system) == 1):
+        if cost not in one["cost"] or (cost == "bytes_a_page" and len(system) == 1):
             continue
         some = [by_key(file)[system] for file in files]
         quality = float(np.mean([one["means"][MEASURE]["mean"] for one in some]))

@@ -1,6 +1,7 @@
 """Baselines of octavo eval: BM25 by what gave the words, and encoders that are handed no text layer."""
 
 import json
+import math
 import sys
 
 import pymupdf
@@ -9,6 +10,7 @@ import sets
 
 from retriever import Retriever, load_encoder
 from retriever.cli import main
+from retriever.evaluation.bm25 import BM25
 from retriever.evaluation.datasets import load
 from retriever.evaluation.indexes import opened
 from retriever.evaluation.readers import PixelsOnly, ocr, text_layer
@@ -58,7 +60,22 @@ def test_the_text_layer_is_searched_by_its_words(folder, tmp_path):
     assert {query: pages[0][0] for query, pages in result.rankings.items()} == {
         f"q-{name}": f"{holder}.pdf#0" for name, holder in hidden.items()
     }
-    assert result.cost["tokens_a_page"] == 0 and result.pages == 4 and not result.funnel
+    assert result.cost["encoded"] == 4 and result.pages == 4 and not result.funnel
+
+
+def test_bm25_is_the_formula():
+    pages = {"a": "ships ships harbour", "b": "Ships", "c": "forest of oak and beech", "d": "東京都"}
+    lane, mean = BM25(pages), (3 + 1 + 5 + 2) / 4
+
+    def weight(count, length, having):
+        idf = math.log(1 + (4 - having + 0.5) / (having + 0.5))
+        return idf * count * 2.2 / (count + 1.2 * (0.25 + 0.75 * length / mean))
+
+    found = dict(lane.search("ships in the harbour", 9))
+    assert found == pytest.approx({"a": weight(2, 3, 2) + weight(1, 3, 1), "b": weight(1, 1, 2)})
+    assert lane.search("SHIPS", 1) == [("b", pytest.approx(weight(1, 1, 2)))]
+    assert lane.search("京都", 9) == [("d", pytest.approx(weight(1, 2, 1)))] and lane.search("nothing", 9) == []
+    assert BM25({}).search("x", 3) == [] and BM25({"empty": ""}).search("x", 3) == []
 
 
 def test_what_is_ranked_is_what_the_engine_finds(folder, tmp_path):
@@ -90,7 +107,7 @@ def test_texts_have_no_pictures_to_read(tmp_path, capsys):
         assert main(["eval", str(folder), *option.split(), "--cache", str(tmp_path)]) == 2
         assert f"no pictures to read: leave out {option}" in capsys.readouterr().err
     assert main(["eval", str(folder), "--baseline", "layer", "--cache", str(tmp_path)]) == 0
-    assert "baseline: BM25 over the text layer\t4\t0.988" in capsys.readouterr().out
+    assert "baseline: BM25 over the text layer\t4\t1.000" in capsys.readouterr().out
 
 
 def test_rapidocr_reads_the_picture_or_says_how_to_install_it(folder, tmp_path, capsys, monkeypatch):

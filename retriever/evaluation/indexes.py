@@ -108,6 +108,16 @@ def _derived(
     return facts | {"derived": True}
 
 
+def texts(retriever: Retriever, corpus: Corpus) -> dict[str, str]:
+    """Page id -> the words of the page, as the encoder of the index read them."""
+    return {
+        name: page["text"]
+        for document in retriever.documents()
+        for page in retriever.pages(document["document"])
+        for name in corpus.ids(document["document"], page["page"])
+    }
+
+
 def set_stage(folder: Path, candidates: str) -> None:
     """Have an index narrowed by another first stage. Raises OctavoError for one that there is not."""
     index = Index(folder)

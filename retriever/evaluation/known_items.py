@@ -16,6 +16,7 @@ from index.errors import OctavoError
 from index.text import terms
 from retriever.engine import Retriever
 from retriever.evaluation.datasets import Query, QuestionSet
+from retriever.evaluation.indexes import texts
 
 _WORDS, _LETTERS = 8, 24
 """Of a question; letters for scripts that put no spaces between words."""
@@ -26,21 +27,16 @@ def known_items(questions: QuestionSet, retriever: Retriever, n: int = 200, seed
 
     Every page that has the words, in this order, is relevant. Raises OctavoError where no page has enough words.
     """
-    texts = {
-        name: page["text"]
-        for document in retriever.documents()
-        for page in retriever.pages(document["document"])
-        for name in questions.corpus.ids(document["document"], page["page"])
-    }
-    rare = Counter(term for text in texts.values() for term in set(terms(text)))
-    pages = sorted(name for name, text in texts.items() if _runs(text))
+    said = texts(retriever, questions.corpus)
+    rare = Counter(term for text in said.values() for term in set(terms(text)))
+    pages = sorted(name for name, text in said.items() if _runs(text))
     if not pages:
         raise OctavoError(f"{questions.name}: no page has words to make questions of; give queries.jsonl and qrels.tsv")
     queries, qrels = [], {}
     for number, page in enumerate(random.Random(seed).sample(pages, min(n, len(pages)))):
-        text = max(_runs(texts[page]), key=lambda run: _rarity(run, rare, len(texts)))
+        text = max(_runs(said[page]), key=lambda run: _rarity(run, rare, len(said)))
         queries.append(Query(f"known-{number}", text))
-        qrels[f"known-{number}"] = {name: 1 for name, words in texts.items() if text in words}
+        qrels[f"known-{number}"] = {name: 1 for name, words in said.items() if text in words}
     return replace(questions, queries=queries, qrels=qrels, smoke=True)
 
 

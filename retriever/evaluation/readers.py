@@ -1,8 +1,8 @@
-"""Baselines that an encoder has to beat: BM25 over the words of a page, by what gave the words.
+"""What reads pages for the baselines, which are BM25 over the words.
 
-Each is an `Encoder` that only reads, so that the engine's own text lane searches: the file's text layer as it is, and,
-of the picture alone, what the reader of the encoder in the box sees, or rapidocr. `PixelsOnly` hides text layers from
-any encoder. Not here: searching and scoring (run).
+Each is an `Encoder` that only reads, so that words are kept as indexes are: the file's text layer as it is, and, of the
+picture alone, what the reader of the encoder in the box sees, or rapidocr. `PixelsOnly` hides text layers from any
+encoder. Not here: BM25 (bm25), scoring (run).
 """
 
 from __future__ import annotations

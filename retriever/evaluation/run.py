@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from ingest.page import Encoder
 from retriever.engine import Retriever
+from retriever.evaluation.bm25 import BM25
 from retriever.evaluation.datasets import Corpus, Query, QuestionSet
-from retriever.evaluation.indexes import Told, opened
+from retriever.evaluation.indexes import Told, opened, texts
 from retriever.evaluation.metrics import MEASURES, evaluate, judged
 from retriever.evaluation.readers import WordsOnly
 from retriever.query import Query as Asked
@@ -119,10 +120,12 @@ def run(
 def baseline(
     questions: QuestionSet, reader: WordsOnly, cache: Path, measures: Sequence[str] = MEASURES, told: Told | None = None
 ) -> Result:
-    """Measure BM25 over the words that `reader` gives. Raises OctavoError where no query can be scored."""
-    (result,) = run(questions, reader, cache, modes=("text",), measures=measures, told=told)
-    result.system = replace(result.system, mode="baseline")
-    return result
+    """Measure plain BM25 over the words that `reader` gives. Raises OctavoError where no query can be scored."""
+    retriever, made = opened(questions.corpus, reader, cache, told=told)
+    with retriever:
+        lane = BM25(texts(retriever, questions.corpus))
+    rankings = {query.id: lane.search(query.text, DEPTH) for query in scored(questions)}
+    return score(System(reader.name, codec="", candidates="", mode="baseline"), questions, rankings, measures, made)
 
 
 def scored(questions: QuestionSet) -> list[Query]:
