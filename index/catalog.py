@@ -51,14 +51,14 @@ _TABLES = {
 }
 _CLUSTERS = """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, clusters BLOB NOT NULL,
     crc INTEGER NOT NULL"""  # the stored vector that stands for each token; no row where that is its own
-_HEADINGS = """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, headings TEXT NOT NULL,
-    crc INTEGER NOT NULL"""  # no row where the outline does not lead to the page
+_PLACES = """page INTEGER PRIMARY KEY REFERENCES pages(id) ON DELETE CASCADE, headings TEXT NOT NULL,
+    contents INTEGER NOT NULL, crc INTEGER NOT NULL"""  # no row for a page of which neither is said
 LANES = ("page_search", "document_search")
 """FTS5 over what index.text makes of title, file name and body; rowid = page, document (index.lane)."""
 _KNOWN = {
     *_TABLES,
     "page_clusters",
-    "page_headings",
+    "page_places",
     *LANES,
     "sqlite_sequence",
     *(f"{lane}_{part}" for lane in LANES for part in ("data", "idx", "content", "docsize", "config")),
@@ -88,7 +88,7 @@ def _clusters(db: Database) -> None:
 def _context(db: Database) -> None:
     from index import lane
 
-    db.execute(f"CREATE TABLE page_headings ({_HEADINGS})")
+    db.execute(f"CREATE TABLE page_places ({_PLACES})")
     new_search(db, "document_search")
     for document in list(rows(db, "SELECT * FROM documents")):
         lane.describe(db, document)
@@ -243,7 +243,7 @@ CHECKED = {
     "pages": PAGE_COLUMNS,
     "page_text": TEXT_COLUMNS,
     "page_clusters": ("page", "clusters"),
-    "page_headings": ("page", "headings"),
+    "page_places": ("page", "headings", "contents"),
     "paths": ("path", "name", "size", "mtime_ns", "document"),
     "shards": ("id", "committed"),
     "settings": ("key", "value"),

@@ -29,7 +29,7 @@ def put_document(db: Database, document: catalog.Row) -> int:
     title, name = naming(db, document)
     sql = (
         "SELECT p.id, t.text, ifnull(h.headings, '') AS headings FROM pages p JOIN page_text t ON t.page = p.id"
-        " LEFT JOIN page_headings h ON h.page = p.id WHERE document = ? AND state = 'ok'"
+        " LEFT JOIN page_places h ON h.page = p.id WHERE document = ? AND state = 'ok'"
     )
     pages = list(catalog.rows(db, sql, [document["id"]]))
     for page in pages:

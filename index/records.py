@@ -22,7 +22,7 @@ class Origin(NamedTuple):
 class PageRecord:
     """A page to store. vectors: (t, d) float, t >= 0; token_boxes: (t, 4) and word_boxes: (w, 4), fractions of the
     page; text: w words joined by single spaces; single: (D,) or None for the mean; state: ok, blank, or what failed;
-    headings: what the document's outline calls the page, a line each."""
+    headings: what the document's outline calls the page, a line each; contents: whether it is a table of contents."""
 
     number: int
     vectors: np.ndarray
@@ -35,6 +35,7 @@ class PageRecord:
     width: float = 0.0
     height: float = 0.0
     headings: str = ""
+    contents: bool = False
 
     def check(self, dim: int) -> None:
         """Raise ValueError unless there are (t, dim) finite vectors, and a box for each."""

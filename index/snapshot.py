@@ -32,19 +32,21 @@ K1 = 1.2  # of FTS5's BM25
 CONTEXT = 0.5  # of the BM25 of a page's document, among documents, beside the page's own (benchmarks/LOG.md)
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
 _DOCUMENTS = "SELECT * FROM documents WHERE visible <> 0"
+_CONTENTS = "SELECT page FROM page_places WHERE contents"
 _PAGES = f"SELECT id, {', '.join(catalog.PAGE_COLUMNS)}, crc FROM pages WHERE id IN ({_VISIBLE}) ORDER BY id"
 
 
 @dataclass
 class State:
     """What a generation's snapshots share. ids: (n,) int64, rising; ranks: (n,), their places in the
-    order of (document, page); documents: (n,), the ids of their documents; extents: where each page lies; sound: (n,)
-    bool, blocks this process saw to be right."""
+    order of (document, page); documents: (n,), the ids of their documents; contents: (n,) bool, tables of contents;
+    extents: where each page lies; sound: (n,) bool, blocks this process saw to be right."""
 
     generation: int
     ids: np.ndarray
     ranks: np.ndarray
     documents: np.ndarray
+    contents: np.ndarray
     extents: Extents
     shards: Shards
     sound: np.ndarray
@@ -80,7 +82,10 @@ class State:
         ranks = np.empty(len(ids), np.int64)
         ranks[sorted(range(len(ids)), key=places.__getitem__)] = np.arange(len(ids))
         documents = np.array([place[3] for place in places], np.int64)
-        state = cls(generation, ids, ranks, documents, Extents.of(extents), shards, np.zeros(len(ids), bool), damaged)
+        listing = np.isin(ids, [page for (page,) in db.conn.execute(_CONTENTS)])
+        state = cls(
+            generation, ids, ranks, documents, listing, Extents.of(extents), shards, np.zeros(len(ids), bool), damaged
+        )
         if before is not None:
             state.before = before.first_stage or before.before
             state._remember(before)
@@ -132,6 +137,10 @@ class Snapshot:
     def rank(self, ids: np.ndarray) -> np.ndarray:
         """(n,) ids -> (n,) places in the order of (document, page), which breaks ties."""
         return self.state.ranks[np.searchsorted(self.state.ids, ids)]
+
+    def contents(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) ids -> (n,) bool, which of them are tables of contents."""
+        return self.state.contents[np.searchsorted(self.state.ids, ids)]
 
     def views(self, ids: Sequence[int] | np.ndarray) -> Views:
         """The stored tokens of n pages where they lie in the maps, in the order asked for; a damaged page has none."""
@@ -265,13 +274,12 @@ class Snapshot:
         return np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
 
     def ceiling(self, query: str) -> float:
-        """What no page can pass in `match`: all terms of the query at their most, words that no page has included."""
-        documents, total = len(np.unique(self.state.documents)), 0.0
+        """The BM25 that no page's own words can pass: all terms of the query at their most, also those no page has."""
+        total = 0.0
         for term in text.distinct(query):
-            for lane, rows, share in (("page_search", len(self), 1.0), ("document_search", documents, CONTEXT)):
-                sql = f"SELECT count(*) FROM {lane} WHERE {lane} MATCH ?"
-                having = self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0]
-                total += share * max(math.log((max(rows - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
+            sql = "SELECT count(*) FROM page_search WHERE page_search MATCH ?"
+            having = self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0]
+            total += max(math.log((max(len(self) - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
         return total * (K1 + 1)
 
     def page(self, page: int) -> catalog.Row | None:

@@ -204,8 +204,10 @@ class Writer:
         words = clean(page.text)
         row = {"page": page_id, "text": words, "word_boxes": boxes[0], "token_boxes": boxes[1]}
         catalog.insert(self.db, "page_text", row)
-        if headings := clean(page.headings):
-            catalog.insert(self.db, "page_headings", {"page": page_id, "headings": headings})
+        headings = clean(page.headings)
+        if headings or page.contents:
+            place = {"page": page_id, "headings": headings, "contents": int(page.contents)}
+            catalog.insert(self.db, "page_places", place)
         if page.state == "ok":  # a blank or failed page would be found by its title alone, before those that say it
             lane.put(self.db, page_id, title, name, words, headings)
 

@@ -23,6 +23,7 @@ import numpy as np
 from index import Origin, PageRecord
 from index.catalog import Row
 from index.writer import PENDING, Writer
+from ingest.contents import is_contents
 from ingest.page import Encoder, Page, PageTokens, Words
 from ingest.render import Document, PageFailure, Renderer, RenderError, blank
 from ingest.report import Entry, Progress, Report
@@ -293,6 +294,7 @@ def _record(page: Page, tokens: PageTokens) -> PageRecord:
         width=page.width,
         height=page.height,
         headings=page.headings,
+        contents=is_contents(words),
     )
 
 

@@ -16,10 +16,12 @@ from index.scan import standardise
 
 TEXT_WEIGHT = 0.45  # of the text lane at most; the visual lane has the rest
 SURE = 0.6  # share of the highest possible BM25 from which the text lane has all its weight
+CONTENTS = 1.0  # standard deviations that a table of contents, which has the words of all sections, stands lower
 
 
-def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float) -> np.ndarray:
-    """(n,) MaxSim, -inf where a page has no tokens, and (n,) BM25, 0 where no term fits -> (n,) fused scores.
+def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float, contents: np.ndarray) -> np.ndarray:
+    """(n,) MaxSim, -inf where a page has no tokens, (n,) BM25, 0 where no term fits, and (n,) bool, tables of contents
+    -> (n,) fused scores.
 
     ceiling: the BM25 that no page can pass. A page with no tokens gets the lowest visual score of the others, so that
     it stands or falls by its text.
@@ -28,4 +30,5 @@ def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float) -> np.ndarray:
     lowest = visual[seen].min() if seen.any() else 0.0
     share = float(np.max(text, initial=0.0)) / ceiling if ceiling > 0 else 0.0
     weight = TEXT_WEIGHT * min(1.0, share / SURE) if seen.any() else 1.0
-    return (1 - weight) * standardise(np.where(seen, visual, lowest)) + weight * standardise(text)
+    lanes = (1 - weight) * standardise(np.where(seen, visual, lowest)) + weight * standardise(text)
+    return lanes - CONTENTS * contents

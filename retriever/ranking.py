@@ -87,7 +87,7 @@ def rank(
     lanes = {
         page: _lanes(seen, said) for page, seen, said in zip(ids.tolist(), visual.tolist(), words.tolist(), strict=True)
     }
-    scores, ids = top(fuse(visual, words, ceiling), ids, snapshot, k)
+    scores, ids = top(fuse(visual, words, ceiling, snapshot.contents(ids)), ids, snapshot, k)
     return [Found(page, value, lanes[page]) for page, value in zip(ids.tolist(), scores.tolist(), strict=True)]
 
 

@@ -8,18 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pymupdf
 import pytest
 
 from index import Index, upkeep
-from ingest.page import Page
+from ingest.contents import is_contents
+from ingest.page import Page, Words
 from ingest.render import Renderer
+from retriever import Retriever
 
 sys.path.insert(0, str(Path(__file__).parent))
 import hostile
 from pages import add, content_of, origin_of, page_of, text_search
 from rendering import BACKENDS, made, opened
+from words import WordEncoder
 
+ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii"]
 REPORT = ["Acme annual report 2021", "net revenue by region"]
 
 
@@ -60,13 +65,6 @@ def test_a_document_that_is_gone_says_nothing_and_a_new_name_says_more(index: In
     assert found(index, "lighthouse revenue")[:1] == [("2022", 2)]
 
 
-def test_no_page_passes_the_ceiling(index: Index) -> None:
-    with index.snapshot() as snapshot:
-        for query in ("net revenue 2021", "Acme", "Acme annual report 2022 net revenue by region", "nothing"):
-            scores, _ = snapshot.match(query)
-            assert scores.max(initial=0.0) <= snapshot.ceiling(query) + 1e-6 * len(query)
-
-
 def test_an_outline_leads_to_the_page_where_a_section_begins(tmp_path: Path) -> None:
     index = Index.create(tmp_path, dim=16, fingerprint={"name": "seed"})
     pages = [
@@ -85,6 +83,63 @@ def test_an_outline_leads_to_the_page_where_a_section_begins(tmp_path: Path) -> 
     assert text_search(index, "harbour rules") == before
     assert upkeep.check(index) == []
     index.close()
+
+
+# Tables of contents
+
+
+def page_words(rows: list[str]) -> Words:
+    """Words of rows from the top, a row's last at the right edge."""
+    texts, boxes = [], []
+    for number, row in enumerate(rows):
+        parts, top = row.split(), (number + 1) / (len(rows) + 2)
+        lefts = [*(0.1 + 0.05 * i for i in range(len(parts) - 1)), 0.85]
+        texts += parts
+        boxes += [[left, top, left + 0.04, top + 0.4 / (len(rows) + 2)] for left in lefts]
+    return Words(texts, np.array(boxes, np.float32).reshape(-1, 4))
+
+
+CONTENTS = [f"Chapter on {word} ....... {3 * number}" for number, word in enumerate("abcdefghijklm", 1)]
+REVENUE = [f"Revenue of {word} 12 {number}" for word, number in zip("abcdefghijklm", [9, 3, 7] * 5, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["Contents here", *CONTENTS], True),
+        ([row.rsplit(" ", 1)[0] + f" {roman}" for row, roman in zip(CONTENTS, ROMAN, strict=True)], True),
+        (CONTENTS[:7], False),
+        ([*CONTENTS, *(["just some words"] * 14)], False),
+        (REVENUE, False),
+        (CONTENTS[::-1], False),
+        ([f"Same number {9}"] * 12, False),
+        ([str(number) for number in range(20)], False),
+        ([], False),
+    ],
+    ids=["contents", "Roman", "few", "half a page", "figures", "falling", "equal", "numbers alone", "empty"],
+)
+def test_a_table_of_contents_is_told_from_a_table_of_figures(rows: list[str], expected: bool) -> None:
+    words = page_words(rows)
+    assert is_contents(words) is expected
+    mixed = np.random.default_rng(0).permutation(len(words))
+    assert is_contents(Words([words.texts[i] for i in mixed], words.boxes[mixed])) is expected
+
+
+def test_a_table_of_contents_comes_after_the_section_that_it_names(tmp_path: Path) -> None:
+    def draw(document: Any) -> None:
+        names = ["Ballast", "Harbour dues", "Pilots", "Quays", "Anchorage", "Lights", "Cranes", "Storage", "Ice"]
+        for row, name in enumerate(names):
+            document[0].insert_text((50, 80 + 30 * row), name, fontsize=12)
+            document[0].insert_text((300, 80 + 30 * row), str(row + 2), fontsize=12)
+            text = "Whoever comes in pays before noon, and again when the tide has turned twice. " * 2
+            document[row + 1].insert_textbox((50, 80, 350, 500), f"{name}: {text}", fontsize=12)
+
+    path = tmp_path / "port.pdf"
+    path.write_bytes(made(draw, 10))
+    with Retriever.open(tmp_path / "index", encoder=WordEncoder()) as retriever:
+        retriever.add([path])
+        assert retriever.search("harbour dues", mode="text")[0].page == 1
+        assert [hit.page for hit in retriever.search("harbour dues")][:1] == [3]
 
 
 # Outlines in files

@@ -18,7 +18,7 @@ from index.errors import EncoderMismatch, NotAnIndex, OctavoError, QueryError, U
 from index.scan import standardise
 from ingest.page import PageTokens
 from retriever import Retriever, load_encoder
-from retriever.hybrid import SURE, TEXT_WEIGHT, fuse
+from retriever.hybrid import CONTENTS, SURE, TEXT_WEIGHT, fuse
 
 TEXTS = {
     "harbour": ["ships in the harbour", "cranes lift cargo", "ships and cranes at night", ""],
@@ -90,7 +90,9 @@ def test_hybrid_is_the_sum_of_standardised_lanes(retriever: Retriever) -> None:
     with retriever.index.snapshot() as snapshot:
         ceiling = snapshot.ceiling("ships at night")
     assert text.max() < ceiling
-    np.testing.assert_allclose([hit.score for hit in hits], fuse(visual, text, ceiling), rtol=1e-6)
+    np.testing.assert_allclose(
+        [hit.score for hit in hits], fuse(visual, text, ceiling, np.zeros(len(hits), bool)), rtol=1e-6
+    )
     assert places(hits)[0] == ("harbour", 3)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
@@ -277,13 +279,15 @@ def test_many_threads_search_one_retriever(retriever: Retriever) -> None:
 def test_fusion_by_hand() -> None:
     np.testing.assert_allclose(standardise(np.array([1.0, 3.0])), [-1, 1])
     np.testing.assert_array_equal(standardise(np.array([2.0, 2.0])), [0, 0])
-    visual, text = np.array([2.0, 1.0, -np.inf]), np.array([0.0, 0.0, 4.0])
+    visual, text, none = np.array([2.0, 1.0, -np.inf]), np.array([0.0, 0.0, 4.0]), np.zeros(3, bool)
     low, high = standardise(np.array([2.0, 1.0, 1.0])), standardise(text)
     for ceiling, share in ((4.0, 1.0), (4.0 / SURE, 1.0), (8.0 / SURE, 0.5), (400.0 / SURE, 0.01)):
         weight = TEXT_WEIGHT * share
-        np.testing.assert_allclose(fuse(visual, text, ceiling), (1 - weight) * low + weight * high)
-    assert fuse(np.zeros(0), np.zeros(0), 0.0).shape == (0,)
-    nothing_seen = fuse(np.full(3, -np.inf), text, 4000.0)
+        np.testing.assert_allclose(fuse(visual, text, ceiling, none), (1 - weight) * low + weight * high)
+        lower = fuse(visual, text, ceiling, np.array([False, True, False])) - fuse(visual, text, ceiling, none)
+        np.testing.assert_allclose(lower, [0, -CONTENTS, 0], atol=1e-12)
+    assert fuse(np.zeros(0), np.zeros(0), 0.0, np.zeros(0, bool)).shape == (0,)
+    nothing_seen = fuse(np.full(3, -np.inf), text, 4000.0, none)
     np.testing.assert_allclose(nothing_seen, high, err_msg="pages without tokens are ranked by their text alone")
 
 

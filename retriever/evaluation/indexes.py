@@ -1,8 +1,9 @@
 """The index of a corpus: built once by the engine itself, kept by what is in it, taken up again after a kill.
 
-A folder is named by the corpus (content and names), the encoder's fingerprint and how tokens are stored, so that data
-sets that share their pages share it. In a sweep the tokens are encoded once, kept in half precision, and copies of that
-index are recoded. Corpora of texts go in without the renderer, a text a page.
+A folder is named by the corpus (content and names), the encoder's fingerprint, the catalog's format (an older one may
+know less of a page) and how tokens are stored, so that data sets that share their pages share it. In a sweep the tokens
+are encoded once, kept in half precision, and copies of that index are recoded. Corpora of texts go in without the
+renderer, a text a page.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def opened(
 
 def place(corpus: Corpus, encoder: Encoder, cache: Path, codec: str, pool: int) -> Path:
     """Where the index of a corpus lies."""
-    fingerprint = json.dumps(encoder.fingerprint, sort_keys=True, default=str).encode()
+    fingerprint = json.dumps([encoder.fingerprint, len(catalog.MIGRATIONS)], sort_keys=True, default=str).encode()
     maker = hashlib.blake2b(fingerprint, digest_size=6).hexdigest()
     pooled = f"-pool{pool}" if pool != 1 else ""
     return cache / "indexes" / f"{corpus.key[:16]}-{maker}-{codec}{pooled}"
