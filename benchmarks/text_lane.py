@@ -49,8 +49,7 @@ def plain(query: str) -> str:
 
 def our_words(body: str) -> tuple[str, ...]:
     """The columns of index.text."""
-    found = text.terms(body)
-    return " ".join(found), " ".join(text.stems(found))
+    return " ".join(text.terms(body)), " ".join(text.stems(body))
 
 
 def ours(query: str) -> str:

@@ -21,7 +21,7 @@ HEADING = 2
 
 def put(db: Database, page: int, title: str, name: str, words: str, headings: str = "") -> None:
     """Put a page into the lane; title and name as `naming` gives them."""
-    _insert(db, "page_search", page, title, name, text.terms(headings) * HEADING + text.terms(words))
+    _insert(db, "page_search", page, title, name, " ".join([headings] * HEADING + [words]))
 
 
 def put_document(db: Database, document: catalog.Row) -> int:
@@ -53,7 +53,7 @@ def describe(db: Database, document: catalog.Row) -> None:
     )
     first = catalog.one(db, sql, [document["id"]])
     db.execute("DELETE FROM document_search WHERE rowid = ?", [document["id"]])
-    _insert(db, "document_search", document["id"], *naming(db, document), text.terms(first["text"]) if first else [])
+    _insert(db, "document_search", document["id"], *naming(db, document), first["text"] if first else "")
 
 
 def rename(db: Database, document: int) -> None:
@@ -68,8 +68,8 @@ def rename(db: Database, document: int) -> None:
     describe(db, row)
 
 
-def _insert(db: Database, table: str, row: int, title: str, name: str, body: list[str]) -> None:
+def _insert(db: Database, table: str, row: int, title: str, name: str, body: str) -> None:
     db.execute(
         f"INSERT INTO {table} (rowid, title, name, body, stems) VALUES (?, ?, ?, ?, ?)",
-        [row, title, name, " ".join(body), " ".join(text.stems(body))],
+        [row, title, name, " ".join(text.terms(body)), " ".join(text.stems(body))],
     )

@@ -3,7 +3,8 @@
 Terms are words, folded (NFKC, case, the accents of alphabets; marks of Indic and Thai letters stay, being letters). A
 run of a script written without spaces becomes its overlapping pairs of characters (Han, kana, Hangul: words of two are
 the most common) or triples (Thai, Lao, Khmer, Burmese). Stems are the first four letters of longer words, which most
-inflections leave alone; they count half. What each of these is worth: benchmarks/LOG.md.
+inflections leave alone; they count half, as do Vietnamese words as they are written, whose tones make other words of
+them. What each of these is worth: benchmarks/LOG.md.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _INDIC = "\u0900-\u0963\u0966-\u0dff"
 _RUN = re.compile(f"([{_PAIRS}]+)|[{_TRIPLES}]+")
 _TERM = re.compile(f"(?:[^\\W_]|[{_INDIC}{_TRIPLES}])+")
 _JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d\u2060\ufeff"))  # soft hyphens and the like, inside of words
+_TONES = re.compile("[\u0309\u031b\u0323]|[\u0302\u0306][\u0300\u0301\u0303]")  # that only Vietnamese has
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
 
 
@@ -34,18 +36,18 @@ def terms(text: str) -> list[str]:
     >>> terms("Réseau: 東京都 5%")
     ['reseau', '東京', '京都', '5']
     """
-    folded = unicodedata.normalize("NFKC", text.translate(_JOINERS)).casefold()
-    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", folded)))
+    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", _cased(text))))
     return _TERM.findall(_RUN.sub(_grams, folded))
 
 
-def stems(words: list[str]) -> list[str]:
-    """The stems of those terms that have one, in order.
+def stems(text: str) -> list[str]:
+    """What counts half: the stems of those terms that have one, then the words with Vietnamese tones, each in order.
 
-    >>> stems(["networks", "of"])
-    ['netw']
+    >>> stems("Networks của")
+    ['netw', 'của']
     """
-    return [word[:STEM_LETTERS] for word in words if len(word) > STEM_LETTERS]
+    short = [term[:STEM_LETTERS] for term in terms(text) if len(term) > STEM_LETTERS]
+    return short + [word for word in _TERM.findall(_cased(text)) if _TONES.search(unicodedata.normalize("NFD", word))]
 
 
 def distinct(query: str, limit: int = MOST_TERMS) -> list[str]:
@@ -62,7 +64,12 @@ def match_any(query: str, limit: int = MOST_TERMS) -> str:
     """A query -> an FTS5 expression that fits where any of its first `limit` distinct terms does; "" if it has none."""
     asked = distinct(query, limit)
     said = [match_word(term) for term in asked]
-    return " OR ".join(said + [f'stems : "{stem}"' for stem in dict.fromkeys(stems(asked))])
+    halves = list(dict.fromkeys(stems(query)))[:limit]
+    return " OR ".join(said + [f'stems : "{stem}"' for stem in halves])
+
+
+def _cased(text: str) -> str:
+    return unicodedata.normalize("NFKC", text.translate(_JOINERS)).casefold()
 
 
 def _grams(match: re.Match[str]) -> str:
