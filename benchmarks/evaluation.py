@@ -34,29 +34,34 @@ from retriever.evaluation.results import table
 RESULTS = Path(__file__).parent / "results"
 MEASURE = "ndcg@5"
 MODES = ("--mode", "hybrid", "--mode", "visual", "--baseline", "layer")
-SWEEP = ("--sweep", "--pool", "1", "--mode", "text", *MODES)
-SCANS = ("--pixels-only", "--candidates", "exact", "--baseline", "ocr", *MODES)
+CODECS = ("--sweep", "--pool", "1", "--candidates", "exact", "--mode", "text", *MODES)
+STAGES = ("--sweep", "--pool", "1", "--codec", "int8", "--candidates", "codes", "--candidates", "pooled", *MODES[:4])
+SCANS = ("--candidates", "exact", "--pixels-only", "--baseline", "ocr", *MODES)
 SHOWN = (("int8", "exact", "hybrid"), ("int8", "exact", "visual"), ("text",), ("the text layer",))
+STAGED = tuple(("int8", stage, mode) for mode in ("hybrid", "visual") for stage in ("exact", "codes", "pooled"))
+COSTS = (
+    ("bytes_a_page", "what a page takes on disk", "bytes"),
+    ("ms_a_query_cpu", "what a query takes of one core", "ms"),
+)
 XQUAD = ("en", "de", "es", "ru", "el", "tr", "ar", "hi", "th", "vi", "zh", "ro")
 
 
 class Part(NamedTuple):
-    """Of the set `name` the documents whose names begin with `prefix`, or `pages` pages drawn from all of them."""
+    """Of the set `name` the documents whose names begin with `prefix`, or `pages` pages drawn from all of them; what is
+    asked of it."""
 
     name: str
     prefix: str = ""
     pages: int = 0
+    options: tuple[str, ...] = CODECS
 
 
+WHOLE = ("piaf_pages", "jaquad_pages", "ohr_bench", "debian_headings")
 SETS = {
-    "piaf_pages": Part("piaf_pages"),
-    "jaquad_pages": Part("jaquad_pages"),
+    **{name: Part(name) for name in WHOLE},
     **{f"xquad_{language}": Part("xquad_pages", f"xquad_{language}.") for language in XQUAD},
-    "piaf_pages-scans": Part("piaf_pages", pages=60),
-    "ohr_bench-scans": Part("ohr_bench", pages=60),
-    "debian-history": Part("debian_headings", "debian-history"),
-    "ohr_bench": Part("ohr_bench"),
-    "debian_headings": Part("debian_headings"),
+    **{f"{name}-stages": Part(name, options=STAGES) for name in WHOLE},
+    **{f"{name}-scans": Part(name, pages=60, options=SCANS) for name in ("piaf_pages", "ohr_bench")},
 }
 
 
@@ -111,13 +116,13 @@ def key(system: dict[str, Any]) -> tuple[str, ...]:
 def slim(document: dict[str, Any]) -> dict[str, Any]:
     """A result file with the value of each query for SHOWN and the baselines; `systems` has means, costs and funnel of
     all."""
-    rows = {m: {row["system"]: row for row in table(document["results"], m)[::-1]} for m in document["measures"]}
+    found = {m: {row["system"]: row for row in table(document["results"], m)[::-1]} for m in document["measures"]}
     every, kept = [], []
     for result in document["results"]:
         system = result["system"]
-        means = {m: {k: round(rows[m][system["label"]][k], 4) for k in ("mean", "low", "high")} for m in rows}
+        means = {m: {k: round(found[m][system["label"]][k], 4) for k in ("mean", "low", "high")} for m in found}
         every.append({"system": system, "means": means, "cost": result["cost"], "funnel": result["funnel"]})
-        if key(system) in SHOWN or system["mode"] == "baseline":
+        if key(system) in (*SHOWN, *STAGED) or system["mode"] == "baseline":
             values = {MEASURE: {q: round(v, 4) for q, v in result["values"][MEASURE].items()}}
             left = {k: v for k, v in result.items() if k not in ("failures", "cost", "funnel")}
             kept.append(left | {"values": values})
@@ -127,7 +132,7 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
 def measure(name: str, work: Path, queries: str) -> None:
     """Measure a set by the command and keep what it says."""
     part = SETS[name]
-    options = [*(SCANS if part.pages else SWEEP), "--queries", queries]
+    options = [*part.options, "--queries", queries]
     if part.pages and importlib.util.find_spec("rapidocr"):
         options += ["--baseline", "rapidocr"]
     source, report = cut(part, work / "sets" / name), work / name
@@ -150,57 +155,52 @@ def measured(weights: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in found.items() if one["encoder"]["weights"] == weights}
 
 
-def by_key(file: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """The systems of a file."""
-    return {key(one["system"]): one for one in file["systems"]}
+def systems(*files: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The systems of some files."""
+    return {key(one["system"]): one for file in files for one in file["systems"]}
 
 
-def by_set(files: dict[str, dict[str, Any]], columns: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Rows of Markdown: nDCG@5 of each column's system on each set, the best in bold."""
-    for name, file in files.items():
-        means = [found["means"][MEASURE] if (found := by_key(file).get(column)) else None for column in columns]
+def rows(found: dict[str, dict[tuple[str, ...], dict[str, Any]]], columns: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Rows of Markdown, a set each: nDCG@5 of the columns' systems, the best in bold; half of the widest interval."""
+    yield f"| set | {' | '.join(' '.join(column) for column in columns)} | +- |"
+    for name, every in found.items():
+        means = [every[column]["means"][MEASURE] if column in every else None for column in columns]
         best = max(one["mean"] for one in means if one)
-        cells = [f"{one['mean']:.3f}" if one else "-" for one in means]
+        cells = ["-" if one is None else f"{one['mean']:.3f}" for one in means]
         cells = [f"**{cell}**" if one and one["mean"] == best else cell for cell, one in zip(cells, means, strict=True)]
         spread = max((one["high"] - one["low"]) / 2 for one in means if one)
-        some = file["results"][0]
-        yield f"| {name} | {some['pages']:,}, {len(some['languages']):,} | {' | '.join(cells)} | {spread:.3f} |"
+        yield f"| {name} | {' | '.join(cells)} | {spread:.3f} |"
 
 
-def points(files: Sequence[dict[str, Any]], cost: str) -> list[Point]:
-    """The systems that all files have, by their means over the files."""
-    found = []
-    for system, one in by_key(files[0]).items():
-        if cost not in one["cost"] or (cost == "bytes_a_page" and len(system) == 1):
+def points(found: Sequence[dict[tuple[str, ...], dict[str, Any]]], cost: str) -> Iterator[Point]:
+    """The systems that all sets have, by their means over the sets."""
+    for system, one in found[0].items() if found else ():
+        some = [every[system] for every in found if system in every]
+        if len(some) < len(found) or cost not in one["cost"] or (cost == "bytes_a_page" and len(system) == 1):
             continue
-        some = [by_key(file)[system] for file in files]
         quality = float(np.mean([one["means"][MEASURE]["mean"] for one in some]))
         costs = [value["p50"] if isinstance(value := one["cost"][cost], dict) else value for one in some]
-        kind = system[0] if len(system) > 1 else "BM25"
-        name = one["system"]["label"]
-        found.append(Point(name, float(np.mean(costs)), quality, quality, quality, kind, system[-1] == "visual"))
-    return found
+        kind, label = system[0] if len(system) > 1 else "BM25", one["system"]["label"]
+        yield Point(label, float(np.mean(costs)), quality, quality, quality, kind, system[-1] == "visual")
 
 
 def show(files: dict[str, dict[str, Any]]) -> None:
-    """Print the tables of README and draw its plot."""
-    whole = {name: file for name, file in files.items() if not SETS[name].pages}
-    scans = {name: file for name, file in files.items() if SETS[name].pages}
-    readers = dict.fromkeys(k for file in scans.values() for k in by_key(file) if k[0].startswith("OCR"))
-    for some, columns in ((whole, SHOWN), (scans, (*SHOWN[:2], *readers, SHOWN[3]))):
-        sys.stdout.write("\n".join([" | ".join(map(str, columns)), *by_set(some, columns), "\n"]))
-    if not whole:
-        return
+    """Print the tables of README, and draw its plot of the sets that were measured with every first stage."""
+    scans = {name: systems(file) for name, file in files.items() if SETS[name].pages}
+    readers = dict.fromkeys(one for every in scans.values() for one in every if one[0].startswith("OCR"))
+    plain = {name: systems(file) for name, file in files.items() if SETS[name].options == CODECS}
+    swept = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
+    codecs = tuple((codec, "exact", "visual") for codec in ("fp16", "int8", "int4", "binary"))
+    for found, columns in ((plain, SHOWN), (plain, codecs), (swept, STAGED), (scans, (*SHOWN[:2], *readers, SHOWN[3]))):
+        sys.stdout.write("\n".join([*rows(found, columns), "\n"]))
     panels = []
-    for cost, title, unit in (
-        ("bytes_a_page", "what a page takes on disk", "bytes"),
-        ("ms_a_query_cpu", "what a query takes of one core", "ms"),
-    ):
-        found = points(list(whole.values()), cost)
-        panels.append(Panel(found, f"Mean of {len(whole)} sets against {title}", title, unit))
-        for one in sorted(found, key=lambda point: point.cost):
+    for cost, title, unit in COSTS:
+        drawn = list(points(list(swept.values()), cost))
+        panels.append(Panel(drawn, f"Mean of {len(swept)} sets against {title}", title, unit))
+        for one in sorted(drawn, key=lambda point: point.cost):
             sys.stdout.write(f"{one.cost:10.0f} {unit:5} {one.quality:.4f} {one.name}\n")
-    (RESULTS / "evaluation.svg").write_text(drawing(panels, "nDCG@5"), "utf-8")
+    if swept:
+        (RESULTS / "evaluation.svg").write_text(drawing(panels, "nDCG@5"), "utf-8")
 
 
 def main() -> None:
