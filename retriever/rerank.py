@@ -46,14 +46,16 @@ def top(scores: np.ndarray, ids: np.ndarray, store: Snapshot, k: int) -> tuple[n
 def _undecided(query: np.ndarray, ids: np.ndarray, store: Snapshot, k: int) -> np.ndarray:
     """(n,) bool: pages that a query (m, d) in 8 bits does not rule out of the k best.
 
-    Rounding moves each component by up to half a step, evenly; a page token, of norm 1, turns that into an error with
+    Rounding moves each component by up to half a step, evenly; a page token of norm 1 turns that into an error with
     the deviation of one component, a step / sqrt(12), and those of the query's tokens add up as independent ones.
+    Tokens are taken to be as long as the longest of the best page.
     """
     codec = store.layout.codec
     if codec not in ROUNDED or len(ids) < 2 * k + WORTH or not native.available():
         return np.ones(len(ids), bool)
     rough = maxsim(query, store.views(ids), precision="int8")
+    longest = np.linalg.norm(store.vectors(ids[[rough.argmax()]]).values, axis=1).max(initial=0)
     steps = np.abs(rotated(query, codec)).max(axis=1, initial=0) / STEPS
-    doubt = DOUBT * np.sqrt((steps**2).sum() / 12)
+    doubt = DOUBT * longest * np.sqrt((steps**2).sum() / 12)
     undecided: np.ndarray = rough >= np.partition(rough, -k)[-k] - 2 * doubt
     return undecided

@@ -24,14 +24,14 @@ def near(name: str, number: int, tokens: int) -> np.ndarray:
 
 
 def index_of(folder: Path, codec: str) -> Index:
-    """Six documents of 60 pages, one of them there twice, and a page that has no tokens."""
+    """Six documents of 60 pages of tokens of norm 3, one of them there twice, and a page that has no tokens."""
     index = Index.create(folder, dim=WIDE, fingerprint={"name": "seed"}, codec=codec)
     with index.writing() as writer:
         for name in ("a", "b", "c", "d", "e", "e again", "empty"):
             records = []
             for number in range(1, 61 if name != "empty" else 2):
                 page = page_of(name, number, 9 if name != "empty" else 0, dim=WIDE)
-                vectors = near(name[0], number, len(page.vectors))
+                vectors = 3 * near(name[0], number, len(page.vectors))
                 records.append(PageRecord(number, vectors, page.token_boxes, page.text, page.word_boxes))
             add(writer, name, records, batch=60)
     return index
