@@ -172,6 +172,13 @@ def rows(found: dict[str, dict[tuple[str, ...], dict[str, Any]]], columns: Seque
         yield f"| {name} | {' | '.join(cells)} | {spread:.3f} |"
 
 
+def averaged(found: Sequence[dict[tuple[str, ...], dict[str, Any]]]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The systems of several sets, by the means of what was measured on each."""
+    some = {system: [every[system]["means"][MEASURE] for every in found] for system in found[0]}
+    means = {system: {k: float(np.mean([row[k] for row in each])) for k in each[0]} for system, each in some.items()}
+    return {system: {"means": {MEASURE: row}} for system, row in means.items()}
+
+
 def points(found: Sequence[dict[tuple[str, ...], dict[str, Any]]], cost: str) -> Iterator[Point]:
     """The systems that all sets have, by their means over the sets."""
     for system, one in found[0].items() if found else ():
@@ -189,6 +196,8 @@ def show(files: dict[str, dict[str, Any]]) -> None:
     scans = {name: systems(file) for name, file in files.items() if SETS[name].pages}
     readers = dict.fromkeys(one for every in scans.values() for one in every if one[0].startswith("OCR"))
     plain = {name: systems(file) for name, file in files.items() if SETS[name].options == CODECS}
+    if spoken := [every for name, every in plain.items() if SETS[name].prefix]:
+        plain[f"mean of {len(spoken)} languages of xquad"] = averaged(spoken)
     swept = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
     codecs = tuple((codec, "exact", "visual") for codec in ("fp16", "int8", "int4", "binary"))
     for found, columns in ((plain, SHOWN), (plain, codecs), (swept, STAGED), (scans, (*SHOWN[:2], *readers, SHOWN[3]))):

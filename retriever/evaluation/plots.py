@@ -58,8 +58,8 @@ def drawing(panels: Sequence[Panel], quality: str) -> str:
     rings = any(point.ring for panel in panels for point in panel.points)
     entries = [(kind, f"k{n % 6}") for n, kind in enumerate(kinds)] + [("visual alone", "ring k5")] * rings
     legend = "".join(
-        f'<circle class="{css}" cx="{_LEFT + 110 * n}" cy="14" r="5"/>'
-        f'<text x="{_LEFT + 10 + 110 * n}" y="19">{html.escape(kind)}</text>'
+        f'<circle class="{css}" cx="{_LEFT + 94 * n}" cy="14" r="5"/>'
+        f'<text x="{_LEFT + 10 + 94 * n}" y="19">{html.escape(kind)}</text>'
         for n, (kind, css) in enumerate(entries)
     )
     body = "".join(
