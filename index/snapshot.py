@@ -29,6 +29,7 @@ from index.where import compile_where
 logger = logging.getLogger("octavo.index")
 WEIGHTS = (2.0, 1.0, 1.0, 0.5)  # of a term in the title, the file name and the text, and of a stem in the text
 K1 = 1.2  # of FTS5's BM25
+PAIRS = 0.5  # of the BM25 of two terms side by side, beside that of terms (benchmarks/LOG.md)
 CONTEXT = 0.5  # of the BM25 of a page's document, among documents, beside the page's own (benchmarks/LOG.md)
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
 _DOCUMENTS = "SELECT * FROM documents WHERE visible <> 0"
@@ -244,17 +245,16 @@ class Snapshot:
         return np.intersect1d(np.fromiter((row[0] for row in found), np.int64), self.state.ids, assume_unique=True)
 
     def match(self, query: str, where: dict[str, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query, with a share of its document's:
-        scores (n,) float64 > 0, ids (n,), best first, ties by id."""
-        expression = text.match_any(query)
-        if not expression:
+        """BM25 (FTS5: k1 1.2, b 0.75) of every page that has a term of the query, with shares of that of pairs of terms
+        and of its document's: scores (n,) float64 > 0, ids (n,), best first, ties by id."""
+        if not text.distinct(query):
             return np.zeros(0), np.zeros(0, np.int64)
         condition, values = compile_where(where)
         # the plus keeps SQLite from matching once for each page of the list
-        scores, ids = self._bm25("page_search", expression, f"+rowid IN ({_VISIBLE} AND {condition})", values)
+        scores, ids = self._bm25("page_search", query, f"+rowid IN ({_VISIBLE} AND {condition})", values)
         sound = np.isin(ids, self.state.ids)
         scores, ids = scores[sound], ids[sound]
-        whole, documents = self._bm25("document_search", expression)
+        whole, documents = self._bm25("document_search", query)
         if len(documents):
             own = self.state.documents[np.searchsorted(self.state.ids, ids)]
             places = np.minimum(np.searchsorted(documents, own), len(documents) - 1)
@@ -263,15 +263,19 @@ class Snapshot:
         return scores[order], ids[order]
 
     def _bm25(
-        self, lane: str, expression: str, condition: str = "1", values: Sequence[object] = ()
+        self, lane: str, query: str, condition: str = "1", values: Sequence[object] = ()
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores (n,) and rising ids (n,) of the rows of a part of the text lane that fit."""
-        weights = ", ".join(map(str, WEIGHTS))
-        found = self.db.conn.execute(
-            f"SELECT rowid, -bm25({lane}, {weights}) FROM {lane} WHERE {lane} MATCH ? AND {condition} ORDER BY rowid",
-            [expression, *values],
-        ).fetchall()
-        return np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
+        sql = (
+            f"SELECT rowid, -bm25({lane}, {', '.join(map(str, WEIGHTS))}) FROM {lane}"
+            f" WHERE {lane} MATCH ? AND {condition} ORDER BY rowid"
+        )
+        found = self.db.conn.execute(sql, [text.match_any(query), *values]).fetchall()
+        scores, ids = np.array([row[1] for row in found], np.float64), np.array([row[0] for row in found], np.int64)
+        if pairs := text.match_pairs(query):
+            beside = dict(self.db.conn.execute(sql, [pairs, *values]).fetchall())
+            scores += PAIRS * np.array([beside.get(page, 0.0) for page in ids.tolist()])
+        return scores, ids
 
     def ceiling(self, query: str) -> float:
         """The BM25 that no page's own words can pass: all terms of the query at their most, also those no page has."""

@@ -9,6 +9,7 @@ them. What each of these is worth: benchmarks/LOG.md.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 
@@ -66,6 +67,18 @@ def match_any(query: str, limit: int = MOST_TERMS) -> str:
     said = [match_word(term) for term in asked]
     halves = list(dict.fromkeys(stems(query)))[:limit]
     return " OR ".join(said + [f'stems : "{stem}"' for stem in halves])
+
+
+def match_pairs(query: str, limit: int = MOST_TERMS) -> str:
+    """A query -> an FTS5 expression that fits where two of its terms stand side by side as they do in it; "" if it has
+    no two.
+
+    >>> match_pairs("net revenue")
+    '{title name body} : "net revenue"'
+    """
+    found = terms(query)
+    pairs = dict.fromkeys(f"{first} {second}" for first, second in itertools.pairwise(found))
+    return " OR ".join(match_word(pair) for pair in list(pairs)[:limit])
 
 
 def _cased(text: str) -> str:
