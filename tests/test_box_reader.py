@@ -10,8 +10,9 @@ import pytest
 
 from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder, layer
+from retriever.encoders.box.components import components
+from retriever.encoders.box.ctc import ctc, gaps, missed_spaces
 from retriever.encoders.box.order import reading_order
-from retriever.encoders.box.reader import components, ctc
 
 ROOT = Path(__file__).parents[1]
 SCANS = [ROOT / "samples" / "scanned-NTSB-report.pdf", ROOT.parent / "shared/data/samples/scanned-NTSB-report.pdf"]
@@ -203,12 +204,52 @@ def test_a_title_over_columns_comes_first_and_a_footer_last() -> None:
 
 
 def test_ctc_cuts_words_at_spaces_and_places_them() -> None:
-    characters = ["", "a", "b", " "]
-    best = [0, 1, 1, 0, 1, 0, 3, 0, 2, 2, 0, 0]
-    steps = np.full((len(best), 4), 0.01)
-    steps[np.arange(len(best)), best] = 0.97
-    read = ctc(steps, characters)
+    best = np.array([0, 1, 1, 0, 1, 0, 3, 0, 2, 2, 0, 0])
+    read = ctc(best, np.full(len(best), 0.97), ["", "a", "b", " "], np.zeros((0, 2), int))
     assert read.text == "aa b" and read.confidence == pytest.approx(0.97)
     assert [word for word, _, _ in read.words] == ["aa", "b"]
     (_, a0, a1), (_, b0, b1) = read.words
     np.testing.assert_allclose(np.array([a0, a1, b0, b1]) * 12, [2 - 1.25, 5.5, 7.75, 9 + 1.25])
+
+
+def test_a_letter_of_two_heads_is_one_letter() -> None:
+    characters = ["", "o", "о", "т"]  # a Latin o, then the Cyrillic letters
+    best, sure = np.array([3, 0, 1, 2, 0, 3, 0, 3, 0]), np.linspace(0.9, 0.98, 9)
+    assert ctc(best, sure, characters, np.zeros((0, 2), int)).text == "тотт"
+
+
+def test_a_missed_space_is_seen_in_the_picture() -> None:
+    text, centre = list("to be orNot to 12"), np.arange(17) * 20.0
+    wide = [(50, 59), (110, 119), (210, 219)]
+    narrow = [(20 * k + 9, 20 * k + 11) for k in (0, 3, 6, 8, 9, 15)]
+    assert missed_spaces(text, centre[: len(text)], np.array(sorted(wide + narrow))) == []
+    joined = list("to be orNot to it")
+    spaces = [(35, 45), (95, 105), (210, 220), (270, 280)]
+    marks = np.array(sorted([*spaces, (145, 155), *narrow]))
+    assert missed_spaces(joined, centre, marks) == [8]
+
+
+def test_gaps_lie_between_strokes() -> None:
+    line = np.full((48, 60, 3), 240, np.uint8)
+    line[10:40, 5:9] = line[10:40, 20:24] = line[2:5, 12:14] = 30
+    assert gaps(line).tolist() == [[9, 20]]
+    assert gaps(np.full((48, 60, 3), 240, np.uint8)).shape[1] == 2
+
+
+def test_small_print_is_read(encoder: BoxEncoder) -> None:
+    words = encoder.read(scan(rendered([LEFT + " " + RIGHT], size=6)))
+    assert words is not None and recall((LEFT + " " + RIGHT).split(), list(words.texts)) >= 0.95
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_page_on_a_side_or_on_its_head_is_righted(encoder: BoxEncoder, turns: int) -> None:
+    page = rendered([LEFT + " " + RIGHT])
+    words = encoder.read(Page(1, np.ascontiguousarray(np.rot90(page.image, turns)), Words(), 612, 792))
+    assert words is not None and recall((LEFT + " " + RIGHT).split(), list(words.texts)) >= 0.95
+    assert words.text[:30] == LEFT[:30]
+    level = dict(zip(page.words.texts, page.words.boxes, strict=True))
+    at = list(words.texts).index("wheelbarrow")
+    x, y = (words.boxes[at, :2] + words.boxes[at, 2:]) / 2
+    for _ in range(turns):
+        x, y = 1 - y, x
+    np.testing.assert_allclose([x, y], (level["wheelbarrow"][:2] + level["wheelbarrow"][2:]) / 2, atol=0.01)

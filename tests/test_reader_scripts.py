@@ -33,13 +33,13 @@ LEAST = {
     "en": 0.99,
     "zh": 0.97,
     "pl": 0.98,
-    "ru": 0.93,
+    "ru": 0.96,
     "uk": 0.91,
     "el": 0.96,
     "vi": 0.9,
     "ro": 0.9,
-    "ja": 0.94,
-    "ko": 0.93,
+    "ja": 0.93,
+    "ko": 0.92,
 }
 
 
@@ -82,8 +82,9 @@ def test_a_script_is_read(reader: Reader, language: str) -> None:
 def test_classes_are_the_old_ones_then_the_new() -> None:
     every = json.loads((FOLDER / "characters.json").read_text("utf-8"))
     new = classes.added(every[:6904])
-    assert every[6904:] == new
-    assert len(new) == 3608
+    assert every[6904] == " "
+    assert every[6905:] == new
+    assert len(new) == 3650
     assert set(classes.HANGUL + classes.KANA + classes.KANJI + classes.CYRILLIC + classes.LATIN) <= set(every)
 
 
@@ -105,6 +106,8 @@ def test_sets_are_those_of_their_standards() -> None:
         ("şi ţările însă", "și țările însă"),
         ("şubat değil", "şubat değil"),
         ("ー定のデー", "一定のデー"),
+        ("ı8ș2 yılında 7o.ooo", "1852 yılında 70.000"),  # a word with a digit whose letters all look like digits
+        ("CO2 lo", "CO2 lo"),
     ],
 )
 def test_a_word_has_one_script(read: str, told: str) -> None:

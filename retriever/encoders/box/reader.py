@@ -1,8 +1,10 @@
 """The reader: words with boxes of a page's picture, by PP-OCRv6-tiny detection and recognition (onnxruntime).
 
 Lines are found at half the picture's resolution (75 dpi of 150), each is cut from the full picture, turned if it stands
-upright, scaled to 48 pixels and read by greedy CTC; the time steps at which characters come out place the words.
-Lines read with a mean probability under CONFIDENT are dropped, single characters under CERTAIN.
+upright, scaled to 48 pixels and read (`ctc`). The recogniser leaves out letters that stand closer than two of its time
+steps, so lines are made as wide as the first of their height asks for, and read again where that was too narrow. Pages
+that lie askew, on a side or on their head are righted. Lines read with a mean probability under CONFIDENT are dropped,
+single characters under CERTAIN.
 Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; does not read Arabic, Hebrew, Thai, Indic
 scripts, handwriting or curved lines.
 """
@@ -17,40 +19,75 @@ import numpy as np
 from PIL import Image
 
 from ingest.page import Words
+from retriever.encoders.box.components import components
+from retriever.encoders.box.ctc import Read, ctc, gaps
 from retriever.encoders.box.order import reading_order
-from retriever.encoders.box.scripts import consistent
-from retriever.encoders.box.skew import skew, straightened, turned_back
+from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
 from retriever.encoders.box.states import session
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
 _TEXT = 0.2
-_GROWN = 1.4
+_GROWN = 1.2
 _LEAST = 3
 _LONG_SIDE = 900
 _HEIGHT = 48
-_WIDEST = 2400
-_STRIDE = 8
+_WIDEST = 4000
+ADVANCE, CLOSE = 2.0, 1.6  # time steps a character, aimed at and too few
+_USUAL = 0.083  # time steps a character over a line's height in pixels, before any line is read
+_SHORT = 4
 CONFIDENT = 0.7
 CERTAIN = 0.9
+_DOUBTED = 0.75
+_DOUBTFUL = 0.9
 
 
-class Read(NamedTuple):
-    """A line read. text, confidence (mean probability of its characters), and the words with their spans as fractions
-    of the line's length."""
+class Line(NamedTuple):
+    """A line's place in a picture, in pixels."""
 
-    text: str
-    confidence: float
-    words: list[tuple[str, float, float]]
+    image: np.ndarray
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def upright(self) -> bool:
+        return self.y1 - self.y0 > 1.6 * (self.x1 - self.x0) and self.y1 - self.y0 > 60
+
+    @property
+    def height(self) -> int:
+        return self.x1 - self.x0 if self.upright else self.y1 - self.y0
+
+    @property
+    def length(self) -> int:
+        return self.y1 - self.y0 if self.upright else self.x1 - self.x0
+
+    def pixels(self) -> np.ndarray:
+        """The line from left to right."""
+        cut = self.image[self.y0 : self.y1, self.x0 : self.x1]
+        return np.rot90(cut) if self.upright else cut
+
+    def box(self, start: float, end: float) -> list[float]:
+        """The box of what lies between two fractions of the line's length, as fractions of the picture."""
+        x0, y0, x1, y1 = map(float, (self.x0, self.y0, self.x1, self.y1))
+        if self.upright:
+            y0, y1 = self.y1 - end * self.length, self.y1 - start * self.length
+        else:
+            x0, x1 = self.x0 + start * self.length, self.x0 + end * self.length
+        height, width = self.image.shape[:2]
+        return [x0 / width, y0 / height, x1 / width, y1 / height]
 
 
 class Reader:
-    """Detection and recognition sessions. characters: the classes between blank and space."""
+    """Detection and recognition sessions. characters: the classes after blank."""
 
     def __init__(self, detector: bytes, recogniser: bytes, characters: bytes, threads: int) -> None:
         self._detector = session(detector, threads)
         self._recogniser = session(recogniser, 1)
-        self._characters = ["", *json.loads(characters), " "]
+        self._characters = ["", *json.loads(characters)]
+        places: dict[str, int] = {}
+        self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
         self._threads = threads
 
     def lines(self, image: np.ndarray) -> np.ndarray:
@@ -72,48 +109,117 @@ class Reader:
     def words(self, image: np.ndarray, lines: np.ndarray | None = None) -> Words:
         """The words of `image` (H, W, 3) uint8 in reading order; `lines` (n, 4) spares a second detection.
 
-        Without `lines` a page that lies askew is turned straight before it is read.
+        Without `lines` a page that lies askew, on a side or on its head is righted before it is read.
         """
-        degrees = 0.0
-        if lines is None:
-            text = self._text(image)
-            degrees = skew(text)
-            if degrees:
-                image = straightened(image, degrees)
-                text = self._text(image)
-            lines = _boxes(text)
-        size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
-        corners = lines * size
-        corners[:, :2], corners[:, 2:] = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
-        corners = corners[reading_order(corners)].astype(int)
-        with ThreadPoolExecutor(self._threads) as pool:
-            read = list(pool.map(lambda corner: self._line(image, corner), corners.tolist()))
-        texts = [word for line in read for word, _ in line]
-        boxes = np.array([box for line in read for _, box in line], np.float32).reshape(-1, 4)
+        if lines is not None:
+            return self._words(_cuts(image, lines))
+        image, text, degrees = self._straight(image)
+        turns = int(_on_a_side(text))
+        cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)))
+        if self._on_its_head(cuts):
+            turns += 2
+            cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)))
+        found = self._words(cuts)
+        boxes = found.boxes
+        for _ in range(turns):
+            boxes = np.stack([1 - boxes[:, 3], boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2]], axis=1)
         if degrees:
-            boxes = turned_back(boxes, degrees, image.shape[1], image.shape[0])
-        return Words(texts, np.clip(boxes / size, 0, 1).astype(np.float32))
+            size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
+            boxes = turned_back(boxes * size, degrees, image.shape[1], image.shape[0]) / size
+        return Words(found.texts, np.clip(boxes, 0, 1).astype(np.float32))
 
-    def _line(self, image: np.ndarray, corner: list[int]) -> list[tuple[str, list[float]]]:
-        """The words of one line and their boxes in pixels; none where it is not read with confidence."""
-        x0, y0, x1, y1 = corner
-        cut = image[y0:y1, x0:x1]
-        if min(cut.shape[:2]) < 2:
-            return []
-        upright = cut.shape[0] > 1.6 * cut.shape[1] and cut.shape[0] > 60
-        read = self._read(np.rot90(cut) if upright else cut)
-        if read.confidence < (CONFIDENT if len(read.text) > 1 else CERTAIN):
-            return []
-        if upright:
-            return [(word, [x0, y1 - end * (y1 - y0), x1, y1 - start * (y1 - y0)]) for word, start, end in read.words]
-        return [(word, [x0 + start * (x1 - x0), y0, x0 + end * (x1 - x0), y1]) for word, start, end in read.words]
+    def _straight(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """The page turned level, where it has text, and the degrees by which its lines fell.
 
-    def _read(self, cut: np.ndarray) -> Read:
-        width = min(_WIDEST, max(_HEIGHT, round(cut.shape[1] * _HEIGHT / cut.shape[0])))
-        line = Image.fromarray(np.ascontiguousarray(cut)).resize((width, _HEIGHT), Image.Resampling.BICUBIC)
-        pixels = np.asarray(line, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-        (steps,) = self._recogniser.run(None, {"x": np.ascontiguousarray(pixels)})
-        return ctc(steps[0], self._characters)
+        The angle of the ink spares a second detection where that of the text agrees.
+        """
+        degrees = skew(ink(image))
+        level = straightened(image, degrees) if degrees else image
+        text = self._text(level)
+        if more := skew(text):
+            degrees = degrees + more if abs(degrees + more) >= LEAST else 0.0
+            level = straightened(image, degrees) if degrees else image
+            text = self._text(level)
+        return level, text, degrees
+
+    def _on_its_head(self, cuts: list[Line]) -> bool:
+        """Whether the longest lines read better upside down, where the longest reads badly."""
+        longest = sorted((line for line in cuts if not line.upright), key=lambda line: -line.length)[:3]
+        level = [self._read(line.pixels(), 1.0).confidence for line in longest[:1]]
+        if len(longest) < 3 or level[0] >= _DOUBTFUL:
+            return False
+        level += [self._read(line.pixels(), 1.0).confidence for line in longest[1:]]
+        return sum(self._read(line.pixels()[::-1, ::-1], 1.0).confidence for line in longest) > sum(level)
+
+    def _words(self, cuts: list[Line]) -> Words:
+        """The words of lines, and their boxes as fractions of the picture."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            read = self._lines(cuts, pool)
+        texts, boxes = [], []
+        for line, told in zip(cuts, read, strict=True):
+            if told.confidence >= _least(told.text):
+                texts += [word for word, _, _ in told.words]
+                boxes += [line.box(start, end) for _, start, end in told.words]
+        found = np.array(boxes, np.float32).reshape(-1, 4)
+        return Words(texts, np.clip(found, 0, 1).astype(np.float32))
+
+    def _lines(self, cuts: list[Line], pool: ThreadPoolExecutor) -> list[Read]:
+        """Reads all lines: first the longest of each height, which tells how wide the others are to be."""
+        heights: dict[int, list[int]] = {}
+        for i in sorted(range(len(cuts)), key=lambda i: -cuts[i].length):
+            heights.setdefault(cuts[i].height, []).append(i)
+        guess = {height: float(np.clip(ADVANCE / (_USUAL * height), 0.85, 1.4)) for height in heights}
+        first = [same[0] for same in heights.values()]
+        read = dict(zip(first, pool.map(lambda i: self._read_wide(cuts[i], guess[cuts[i].height]), first), strict=True))
+        widths = {cuts[i].height: min(max(width, 0.8), 1.6) for i, (_, width) in read.items()}
+        rest = [i for same in heights.values() for i in same[1:]]
+        told = pool.map(lambda i: self._read_wide(cuts[i], widths[cuts[i].height]), rest)
+        read.update(zip(rest, told, strict=True))
+        return [read[i][0] for i in range(len(cuts))]
+
+    def _read_wide(self, line: Line, width: float) -> tuple[Read, float]:
+        """A line read `width` times as wide as it is, again where its characters stand too close, and the width that
+        would have been right."""
+        pixels = line.pixels()
+        read = self._read(pixels, width)
+        right = width * ADVANCE / read.advance if read.confidence >= CONFIDENT else 1.0
+        if read.advance < CLOSE and len(read.text) >= _SHORT:
+            wider = self._read(pixels, width * min(1.6, ADVANCE / read.advance))
+            read = wider if wider.confidence > read.confidence - 0.1 else read
+        return read, right
+
+    def _read(self, pixels: np.ndarray, stretch: float) -> Read:
+        width = min(_WIDEST, max(_HEIGHT, round(pixels.shape[1] * _HEIGHT / pixels.shape[0] * stretch)))
+        line = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, _HEIGHT), Image.Resampling.BICUBIC)
+        x = np.asarray(line, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        best, sure = self._recogniser.run(None, {"x": np.ascontiguousarray(x)})
+        return ctc(self._first[best], sure, self._characters, gaps(np.asarray(line)))
+
+
+def _least(text: str) -> float:
+    """The confidence asked of a line: more of one character, and of Greek and Cyrillic, which poor print looks like."""
+    if len(text) < 2:
+        return CERTAIN
+    return _DOUBTED if any("\u0370" <= c < "\u0530" for c in text) else CONFIDENT
+
+
+def _cuts(image: np.ndarray, lines: np.ndarray) -> list[Line]:
+    """Lines (n, 4), fractions of the page, in reading order, those of under two pixels left out."""
+    corners = lines * np.array([image.shape[1], image.shape[0]] * 2, np.float32)
+    corners[:, :2], corners[:, 2:] = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
+    corners = corners[reading_order(corners)].astype(int)
+    return [
+        Line(image, *corner) for corner in corners.tolist() if min(corner[2] - corner[0], corner[3] - corner[1]) > 1
+    ]
+
+
+def _on_a_side(text: np.ndarray) -> bool:
+    """Whether most of the `text` (h, w) bool stands upright, in three lines at least."""
+    boxes = components(text)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = sides.prod(1)
+    upright = (sides[:, 1] > 3 * sides[:, 0]) & (sides[:, 1] > 30)
+    return bool(upright.sum() >= 3 and area[upright].sum() > 0.6 * area.sum())
 
 
 def _boxes(text: np.ndarray) -> np.ndarray:
@@ -126,69 +232,3 @@ def _boxes(text: np.ndarray) -> np.ndarray:
     grown = sides.prod(1, keepdims=True) * _GROWN / (2 * sides.sum(1, keepdims=True))
     boxes = np.concatenate([boxes[:, :2] - grown, boxes[:, 2:] + grown], axis=1)
     return np.clip(boxes / np.array([text.shape[1], text.shape[0]] * 2, np.float32), 0, 1)
-
-
-def ctc(steps: np.ndarray, characters: list[str]) -> Read:
-    """Greedy CTC of `steps` (s, classes) of probabilities, class 0 blank, into words cut at spaces.
-
-    A character reaches half way to the next; words are placed as fractions of the line, steps i to i + 1 of s.
-    """
-    best = steps.argmax(1)
-    first = np.flatnonzero((best != 0) & (best != np.concatenate([[-1], best[:-1]])))
-    if len(first) == 0:
-        return Read("", 0.0, [])
-    text = consistent([characters[k] for k in best[first]])
-    confidence = float(steps[first, best[first]].mean())
-    end = np.array([i + np.argmax(np.append(best[i:] != best[i], True)) for i in first])
-    centre = (first + end) / 2
-    half = float(np.median(np.diff(centre))) / 2 if len(centre) > 1 else 1.5
-    edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
-    words: list[tuple[str, float, float]] = []
-    start = 0
-    for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
-        if stop > start:
-            ends = np.clip(np.array([edges[start], edges[stop]]) / len(steps), 0, 1)
-            words.append(("".join(text[start:stop]), float(ends[0]), float(ends[1])))
-        start = stop + 1
-    return Read("".join(text), confidence, words)
-
-
-def components(mask: np.ndarray) -> np.ndarray:
-    """Bounding boxes (n, 4) int of the 4-connected components of `mask` (H, W) bool: x0 y0 x1 y1, ends excluded.
-
-    Runs of each row are joined with the runs they touch in the next row; labels then sink to the least by pointer
-    jumping. Numpy only, some milliseconds a page.
-    """
-    height, width = mask.shape
-    padded = np.zeros((height, width + 2), np.int8)
-    padded[:, 1:-1] = mask
-    change = np.flatnonzero(np.diff(padded.ravel()))
-    starts, ends = change[::2], change[1::2]
-    if len(starts) == 0:
-        return np.zeros((0, 4), np.int64)
-    stride = width + 2
-    low = np.searchsorted(ends, starts + stride, "right")
-    high = np.searchsorted(starts, ends + stride, "left")
-    count = np.maximum(high - low, 0)
-    above = np.repeat(np.arange(len(starts)), count)
-    below = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
-    label = np.arange(len(starts))
-    while True:
-        least = np.minimum(label[above], label[below])
-        sunk = label.copy()
-        for end in (above, below, label[above], label[below]):
-            np.minimum.at(sunk, end, least)
-        while not np.array_equal(sunk, sunk[sunk]):
-            sunk = sunk[sunk]
-        if np.array_equal(sunk, label):
-            break
-        label = sunk
-    _, group = np.unique(label, return_inverse=True)
-    n = int(group.max()) + 1
-    boxes = np.stack([np.full(n, width), np.full(n, height), np.zeros(n, int), np.zeros(n, int)], axis=1)
-    y = starts // stride
-    np.minimum.at(boxes[:, 0], group, starts % stride)
-    np.minimum.at(boxes[:, 1], group, y)
-    np.maximum.at(boxes[:, 2], group, ends - y * stride)
-    np.maximum.at(boxes[:, 3], group, y + 1)
-    return boxes

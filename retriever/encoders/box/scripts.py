@@ -7,7 +7,9 @@ beside no other kana. A cedilla in a line with Romanian letters and none of Turk
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
+from functools import cache
 
 _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "AАΑ BВΒ CС_ EЕΕ HНΗ IІΙ KКΚ MМΜ N_Ν OОΟ PРΡ TТΤ XХΧ YУΥ Z_Ζ JЈ_ SЅ_ _ГΓ _ПΠ _ФΦ _ЛΛ "
@@ -16,7 +18,16 @@ _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
 _GROUPS = _ALIKE.split()
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
 _COMMA = dict(zip("ŞşŢţ", "ȘșȚț", strict=True))
+_DIGIT = dict(zip("oоοıзșş", "0001355", strict=True))
 _LIKE = {c: group for group in _GROUPS for c in group if c != "_"}
+
+
+@cache
+def shape(character: str) -> str:
+    """What a letter looks like without its marks, the same for letters of one shape in three scripts."""
+    plain = unicodedata.normalize("NFD", character)[0]
+    plain = {"ı": "i", "đ": "d", "Đ": "D"}.get(plain, plain)
+    return _LIKE.get(plain, plain)
 
 
 def _script(character: str) -> int | None:
@@ -49,7 +60,9 @@ def consistent(text: list[str]) -> list[str]:
     start = 0
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
         word = text[start:stop]
-        if len({_script(c) for c in word} - {None}) > 1 or (len(word) == 1 and line and word[0] in _LIKE):
+        if any(c.isdigit() for c in word) and all(c in _DIGIT or not c.isalpha() for c in word):
+            told[start:stop] = [_DIGIT.get(c, c) for c in word]
+        elif len({_script(c) for c in word} - {None}) > 1 or (len(word) == 1 and line and word[0] in _LIKE):
             own = [c for c in word if c not in _LIKE and _script(c) is not None]
             most = _most(own) if len(own) > 1 else line
             for i, c in enumerate(word):

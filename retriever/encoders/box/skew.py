@@ -15,6 +15,14 @@ LEAST = 0.35
 _POINTS = 40_000
 
 
+def ink(image: np.ndarray) -> np.ndarray:
+    """Where `image` (H, W, 3) uint8 differs from its paper by 32 of 255 or more, (H / 3, W / 3) bool."""
+    if min(image.shape[:2]) < 3:
+        return np.zeros((0, 0), bool)
+    grey = np.asarray(Image.fromarray(image).convert("L").reduce(3), np.int16)
+    return np.asarray(np.abs(grey - int(np.median(grey))) >= 32)
+
+
 def skew(mask: np.ndarray) -> float:
     """Degrees by which lines of text in `mask` (h, w) bool fall to the right; 0.0 below LEAST and without text."""
     y, x = np.nonzero(mask)

@@ -2,7 +2,8 @@
 
 Kana and the kanji of JIS X 0208's first level that PP-OCRv6-tiny's dictionary lacks, the 2,350 syllables of KS X 1001,
 Cyrillic, Greek, Latin of Vietnamese, Romanian and pinyin, low quotes. All Greek letters are among them, though the
-dictionary has the unaccented ones: there they are signs of formulae, and lose to Latin letters of the same shape.
+dictionary has the unaccented ones: there they are signs of formulae, and lose to Latin letters of the same shape. So
+are letters of Turkish and Vietnamese that the old classes, which see averages over a line's height, take for others.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ CYRILLIC = _between(0x400, 0x45F) + "ҐґҒғҚқҢңҮүҰұӘәӨөҺһ"
 GREEK = "ΆΈΉΊΌΎΏΐ" + _between(0x391, 0x3A9) + "ΪΫάέήίΰ" + _between(0x3B1, 0x3C9) + "ϊϋόύώ"
 LATIN = _between(0x1EA0, 0x1EF9) + "ƠơƯưȘșȚțƏəǍǎǏǐǑǒǓǔǗǘǙǚǛǜ„‚‹›"
 
+POINTLESS = "ıİđĐ"
+MARKED = "".join(c + c.upper() for c in "áàãâăéèêíìĩóòõôúùũý")
+
 
 def added(known: list[str]) -> list[str]:
-    """The characters of the new classes, given those of the old: what is not `known`, and all of Greek."""
+    """The characters of the new classes, given the `known` of the old: others, GREEK, POINTLESS, MARKED."""
     wanted = dict.fromkeys(KANA + HANGUL + CYRILLIC + LATIN + KANJI)
     old = set(known)
-    return [character for character in wanted if character not in old] + list(GREEK)
+    return [character for character in wanted if character not in old] + list(GREEK + POINTLESS + MARKED)
 
 
 def jamo(character: str) -> tuple[int, int, int]:

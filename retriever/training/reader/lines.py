@@ -23,11 +23,12 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from retriever.training.reader import classes
 
-LANGUAGES = {"ja": 18, "ko": 22, "ru": 10, "el": 8, "vi": 10, "pl": 3, "cs": 3, "tr": 3, "hu": 2, "et": 2}
-OLD = {"de": 4, "fr": 4, "zh-cn": 6}  # languages it reads already
+LANGUAGES = {"ja": 12, "ko": 14, "ru": 14, "el": 8, "vi": 16, "pl": 4, "cs": 4, "tr": 10, "hu": 2, "et": 2}
+OLD = {"de": 6, "fr": 8, "zh-cn": 6}  # languages it reads already
 HELD_OUT = 20
 _PARAGRAPH = re.compile(r"<p [^>]*par_id.*?</p>", re.S)
 _TAG = re.compile(r"<[^>]+>")
+_MARKED = {"ro": "ăâîșț", "tr": "ıçğöşü", "vi": "đ" + "ăâêôơư", "sh": "đčćšž", "pl": "ąćęłńóśźż"}
 _FEW = {"Cyrl": classes.CYRILLIC, "Latn": classes.LATIN + "ĂăÂâÎîŞşŢţĄąĘęŁłŐőŰűĞğİıŠšŽžŪūĖėĀāĒēĪīĢģĶķĻļŅņ"}
 
 
@@ -73,9 +74,21 @@ class Texts:
         if language in ("ru", "pl", "fr") and chance.random() < 0.35:
             few = _FEW["Cyrl" if language == "ru" else "Latn"]
             text = "".join(chance.choice(few) if c.isalpha() and chance.random() < 0.3 else c for c in text)
+        elif language in ("pl", "cs", "fr", "de", "tr") and chance.random() < 0.5:
+            text = _exchanged(text, chance.choice(list(_MARKED.values())), chance)
         if not wide and chance.random() < 0.1:
             text = text.upper() if language != "tr" else text
         return language, "".join(c for c in text if c in self._characters).strip()
+
+
+def _exchanged(text: str, marked: str, chance: random.Random) -> str:
+    """`text` with half of the letters that have a like among `marked` exchanged for it."""
+    like: dict[str, list[str]] = {}
+    for letter in marked:
+        plain = {"ı": "i", "đ": "d", "ł": "l"}.get(letter, unicodedata.normalize("NFD", letter)[0])
+        like.setdefault(plain, []).append(letter)
+        like.setdefault(plain.upper(), []).append({"ı": "İ"}.get(letter, letter.upper()))
+    return "".join(chance.choice(like[c]) if c in like and chance.random() < 0.5 else c for c in text)
 
 
 def _strange(language: str, chance: random.Random) -> str:
@@ -126,7 +139,7 @@ def render(text: str, fonts: list[tuple[str, int]], chance: random.Random) -> np
             break
     else:
         return None
-    size = chance.randint(14, 40)
+    size = chance.randint(11, 40)
     font = _font(path, index, size)
     left, top, right, bottom = font.getbbox(text)
     pad = [round(size * chance.uniform(0.02, 0.35)) for _ in range(4)]
@@ -138,6 +151,7 @@ def render(text: str, fonts: list[tuple[str, int]], chance: random.Random) -> np
     ImageDraw.Draw(image).text((pad[0] - left, pad[2] - top), text, font=font, fill=ink)
     if chance.random() < 0.5:
         image = _worn(image, paper, chance)
+    image = image.resize((max(1, round(image.width * chance.uniform(0.85, 1.35))), image.height))
     return np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
 
 

@@ -18,47 +18,50 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from retriever.training.reader import classes, neck
+from retriever.training.reader import classes, graph, neck
+from retriever.training.reader.lines import LANGUAGES, OLD
 
 RATE, WARM, BATCH = 4e-3, 50, 32
 
 
 class Line:
-    """A line's features and the classes of its text."""
+    """A line's features, the classes of its text, and whether those of MARKED are among them."""
 
-    def __init__(self, wide: np.ndarray, narrow: np.ndarray, label: list[int]) -> None:
-        self.wide, self.narrow, self.label = wide, narrow, label
+    def __init__(self, wide: np.ndarray, narrow: np.ndarray, label: list[int], marked: bool) -> None:
+        self.wide, self.narrow, self.label, self.marked = wide, narrow, label, marked
 
 
-def labels(known: list[str], new: list[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Character -> class, in Greek lines and in others: Greek letters are new classes only in the former."""
+def labels(known: list[str], new: list[str], language: str) -> dict[str, int]:
+    """Character -> class: Greek letters are new classes in Greek lines only, MARKED in Vietnamese, POINTLESS in all."""
     count = len(known) + 2
     old = {**{c: i + 1 for i, c in enumerate(known)}, " ": count - 1}
     latter = {c: count + i for i, c in enumerate(new)}
-    return {**old, **latter}, {**latter, **old}
+    again = {"el": classes.GREEK, "vi": classes.MARKED}.get(language, "") + classes.POINTLESS
+    return {**latter, **old, **{c: latter[c] for c in again}}
 
 
 def load(path: Path, known: list[str], new: list[str]) -> list[Line]:
     """The lines of a shard."""
-    greek, other = labels(known, new)
     data = np.load(path)
     ends = np.cumsum(data["steps"])
     wide, narrow = data["wide"], data["narrow"]
+    to_class = {language: labels(known, new, language) for language in {**LANGUAGES, **OLD}}
     found = []
     for end, steps, (language, text) in zip(ends, data["steps"], json.loads(str(data["told"])), strict=True):
-        to_class = greek if language == "el" else other
-        found.append(Line(wide[end - steps : end], narrow[end - steps : end], [to_class[c] for c in text]))
+        label = [to_class[language][c] for c in text]
+        found.append(Line(wide[end - steps : end], narrow[end - steps : end], label, language == "vi"))
     return found
 
 
-def batch(lines: list[Line]) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
-    """Features padded with zeros, and the labels."""
+def batch(lines: list[Line]) -> tuple[torch.Tensor, torch.Tensor, list[list[int]], torch.Tensor]:
+    """Features padded with zeros, the labels, and which lines are `marked`."""
     longest = max(len(line.narrow) for line in lines)
     wide = np.zeros((len(lines), longest, 960), np.float32)
     narrow = np.zeros((len(lines), longest, 80), np.float32)
     for i, line in enumerate(lines):
         wide[i, : len(line.wide)], narrow[i, : len(line.narrow)] = line.wide, line.narrow
-    return torch.from_numpy(wide), torch.from_numpy(narrow), [line.label for line in lines]
+    marked = torch.tensor([line.marked for line in lines])
+    return torch.from_numpy(wide), torch.from_numpy(narrow), [line.label for line in lines], marked
 
 
 def batches(lines: list[Line], chance: random.Random) -> list[list[Line]]:
@@ -77,6 +80,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--rate", type=float, default=RATE)
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
@@ -100,7 +104,7 @@ def main() -> None:
         tested = min(lines)
         every = [line for path, found in lines.items() if path != tested for line in found]
         for part in batches(every, random.Random(step)):
-            rate = RATE * min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / given.steps)) / 2
+            rate = given.rate * min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / given.steps)) / 2
             for group in optimiser.param_groups:
                 group["lr"] = rate
             lost = neck.loss(net, old, *batch(part))
@@ -121,8 +125,8 @@ def main() -> None:
             lost_there = float(np.mean([neck.loss(net, old, *batch(part)).item() for part in parts]))
         print("held out", step, round(lost_there, 4), len(every), flush=True)  # noqa: T201
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "recogniser.onnx").write_bytes(neck.grown(model, net))
-    (given.out / "characters.json").write_text(json.dumps([*known, *new], ensure_ascii=False), "utf-8")
+    (given.out / "recogniser.onnx").write_bytes(graph.grown(model, net, new))
+    (given.out / "characters.json").write_text(json.dumps([*known, " ", *new], ensure_ascii=False), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""From the classes that the recogniser gives a line's time steps to words with their places along the line.
+
+Greedy CTC; then one letter that came out as two is one again, and spaces that were missed are put where the picture
+has a gap between strokes as wide as at the other spaces. It does not know any language.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retriever.encoders.box.scripts import consistent, shape
+
+STRIDE = 8
+_WIDE = "\u2e80"  # characters from here on are as wide as two
+_SPACE = 12.0
+
+
+class Read(NamedTuple):
+    """A line read. text, confidence (mean probability of its characters), the words with their spans as fractions of
+    the line's length; advance: time steps a character, half of a wide one's."""
+
+    text: str
+    confidence: float
+    words: list[tuple[str, float, float]]
+    advance: float
+
+
+def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndarray) -> Read:
+    """The line of the likeliest of `characters` at each step, `best` (s,), 0 blank, with probabilities `sure` (s,).
+
+    gaps: those of the picture, see `gaps`. A character reaches half way to the next; words are placed as fractions of
+    the line, steps i to i + 1 of s.
+    """
+    first = np.flatnonzero((best != 0) & (best != np.concatenate([[-1], best[:-1]])))
+    if len(first) == 0:
+        return Read("", 0.0, [], np.inf)
+    end = np.array([i + np.argmax(np.append(best[i:] != best[i], True)) for i in first])
+    kept = _once([characters[k] for k in best[first]], first, end, sure)
+    first, end = first[kept], end[kept]
+    text = consistent([characters[k] for k in best[first]])
+    centre = (first + end) / 2
+    half = float(np.median(np.diff(centre))) / 2 if len(centre) > 1 else 1.5
+    edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
+    for i in reversed(missed_spaces(text, (centre + 0.5) * STRIDE, gaps)):
+        text.insert(i, " ")
+        edges = np.insert(edges, i, edges[i])
+    words: list[tuple[str, float, float]] = []
+    start = 0
+    for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
+        if stop > start:
+            ends = np.clip(np.array([edges[start], edges[stop]]) / len(best), 0, 1)
+            words.append(("".join(text[start:stop]), float(ends[0]), float(ends[1])))
+        start = stop + 1
+    units = sum(1 + (c >= _WIDE) for c in text)
+    return Read("".join(text), float(sure[first].mean()), words, float(end[-1] - first[0] + 1) / units)
+
+
+def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """Which characters stay, (n,) bool, where one letter came out as two: on touching steps as two of one shape (of
+    two heads, or with two marks), or, Greek and Cyrillic having no narrow double letters, twice in one's width."""
+    kept = np.ones(len(text), bool)
+    apart = np.diff((first + end) / 2)
+    usual = float(np.median(apart)) if len(text) > 2 else 0.0
+    for i in np.flatnonzero(apart < 0.75 * usual):
+        touching = end[i] == first[i + 1] and apart[i] < 0.6 * usual and shape(text[i]) == shape(text[i + 1])
+        if touching or (text[i] == text[i + 1] and "\u0370" <= text[i] < "\u0530"):
+            kept[i if sure[first[i]] < sure[first[i + 1]] else i + 1] = False
+    return kept
+
+
+def gaps(line: np.ndarray) -> np.ndarray:
+    """The gaps between strokes along `line` (h, w, 3) uint8, (g, 2) columns, ends excluded; margins are none."""
+    middle = line[len(line) // 7 : -len(line) // 7, :, 1]
+    away = np.abs(middle.astype(np.int16) - int(np.median(middle))).max(0)
+    stroke = np.flatnonzero(away >= 0.25 * away.max())
+    before = np.flatnonzero(np.diff(stroke) > 1)
+    return np.stack([stroke[before] + 1, stroke[before + 1]], axis=1)
+
+
+def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list[int]:
+    """Before which characters of `text`, at columns `centre`, a space was missed.
+
+    A gap belongs to the space within a character's advance of it; others as wide as those of spaces, or where there
+    are not two as wide as a space should be, are missed ones. None between digits or in scripts without spaces.
+    """
+    if len(text) < 3 or len(gaps) == 0:
+        return []
+    near = 1.2 * float(np.median(np.diff(centre)))
+    place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
+    spaces = centre[np.array([c == " " for c in text])]
+    off = spaces[:, None] - place if len(spaces) else np.full((1, len(gaps)), np.inf)
+    nearest = np.abs(off).argmin(0)
+    off = off[nearest, np.arange(len(gaps))]
+    taken = np.abs(off) < near
+    usual, late = _SPACE, 0.0
+    if len(known := np.unique(nearest[taken])) > 1:
+        usual = float(np.median([width[taken & (nearest == k)].max() for k in known]))
+        late = float(np.median(off[taken & (width >= 0.75 * usual)]))
+    least = max(0.75 * usual, 2.2 * float(np.median(width)) + 2)
+    edges = (centre[1:] + centre[:-1]) / 2
+    found = {int(np.abs(edges - at).argmin()) + 1 for at in place[~taken & (width >= least)] + late}
+    pairs = {i: text[i - 1] + text[i] for i in found}
+    return sorted(i for i, pair in pairs.items() if " " not in pair and max(pair) < _WIDE and not pair.isdigit())
