@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from index.candidates import Queries
+from index.candidates import CANDIDATES as CANDIDATES
+from index.candidates import Queries, depth
 from index.errors import QueryError
 from index.ragged import Ragged
 from index.snapshot import Snapshot
 from index.text import terms
 from retriever.hybrid import fuse
-from retriever.rerank import score, top
+from retriever.rerank import rerank, score, top
 
 MODES = ("hybrid", "visual", "text")
-CANDIDATES = 150
 TEXT_SHARE = 3
 """Pages that are scored exactly: so many of the visual lane, and a third as many of the text lane that are not among
 them, as a page that is far down in both lanes is not far up in their sum (benchmarks/LOG.md)."""
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def check_search(texts: Sequence[str], k: int, mode: str, candidates: int | str | None) -> int | None:
-    """The number of candidates, None for all. Raises QueryError for what cannot be searched for."""
+    """The number of candidates, None for all, 0 for what suits. Raises QueryError for what cannot be searched for."""
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise QueryError("the query is empty; ask for some words")
@@ -51,7 +51,7 @@ def check_search(texts: Sequence[str], k: int, mode: str, candidates: int | str 
         return None
     if candidates is not None and (not isinstance(candidates, int) or candidates < 1):
         raise QueryError(f"candidates is a number of pages, or 'all'; got {candidates!r}")
-    return CANDIDATES if candidates is None else int(candidates)
+    return 0 if candidates is None else int(candidates)
 
 
 def rank(
@@ -66,8 +66,8 @@ def rank(
     but: int | None = None,
 ) -> list[Found]:
     """The k best pages, best first. said: a text for each part of the query; query: (m, d), single: (D,), neither
-    looked at in mode `text`; limit: candidates of each lane, None for all; but: a page that is left out."""
-    n = max(limit, k) if limit is not None else max(len(snapshot), 1)
+    looked at in mode `text`; limit: candidates of each lane, None for all, 0 for what suits; but: a page left out."""
+    n = max(limit or depth(len(snapshot)), k) if limit is not None else max(len(snapshot), 1)
     text_scores, text_ids, ceiling = np.zeros(0), np.zeros(0, np.int64), 0.0
     if mode != "visual":
         text_scores, text_ids, ceiling = _match(snapshot, said, where)
@@ -77,9 +77,9 @@ def rank(
     queries, more = Ragged.of([query]), int(but is not None)
     _, ids = snapshot.first_stage.search(Queries(queries, single[None]), n + more, snapshot.allowed(where))[0]
     ids = ids[ids != but]
-    visual, ids = top(score(queries, ids, snapshot)[0], ids, snapshot, n)
+    visual, ids = rerank(queries, ids, snapshot, k if mode == "visual" else n)[0]
     if mode == "visual":
-        return _found(visual[:k], ids[:k], "visual")
+        return _found(visual, ids, "visual")
     rest = np.setdiff1d(text_ids[: max(k, n // TEXT_SHARE)], ids)
     visual, ids = np.concatenate([visual, score(queries, rest, snapshot)[0]]), np.concatenate([ids, rest])
     bm25 = dict(zip(text_ids.tolist(), text_scores.tolist(), strict=True))
