@@ -19,6 +19,7 @@ import numpy as np
 from index import text as text_lane
 from index.errors import QueryError
 from index.pooling import pool_mean, pool_tokens
+from index.records import clean
 from index.snapshot import Snapshot
 from ingest.page import Encoder, Page, Words
 from retriever import documents
@@ -54,6 +55,7 @@ class Picture(NamedTuple):
 
 def of_texts(encoder: Encoder, texts: Sequence[str]) -> list[Query]:
     """Each text as a query. Raises QueryError for what the encoder cannot take."""
+    texts = [clean(text) for text in texts]  # a terminal may give half a surrogate pair
     try:
         vectors = encoder.encode_queries(texts) if texts else []
     except ValueError as error:
@@ -74,7 +76,7 @@ def singles(encoder: Encoder, texts: Sequence[str], vectors: Sequence[np.ndarray
 
 def words_only(texts: Sequence[str], dim: int) -> list[Query]:
     """Each text as a query for the text lane alone."""
-    return [Query(text, np.zeros((0, dim), np.float32), np.zeros(0, np.float32), (text,)) for text in texts]
+    return [Query(text, np.zeros((0, dim), np.float32), np.zeros(0, np.float32), (text,)) for text in map(clean, texts)]
 
 
 def seen(encoder: Encoder, renderer: Renderer, guard: AbstractContextManager[Any], image: Any) -> Picture:

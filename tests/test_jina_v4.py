@@ -174,6 +174,8 @@ def test_results_come_as_upstream_gives_them(model: JinaV4) -> None:
     assert isinstance(one, torch.Tensor) and one.shape == (64,) and isinstance(many, list)
     assert torch.equal(many[0], one) and one.dtype == torch.float32
     assert isinstance(model.encode_text("a", return_numpy=True), np.ndarray)
+    array = model.encode_text(["a", "b"], return_numpy=True)
+    assert isinstance(array, np.ndarray) and array.shape == (2, 64)
     assert isinstance(model.encode_image(PAGES[0]), torch.Tensor)
     assert model.encode_text([]) == [] and model.encode([]) == []
     assert torch.equal(
@@ -195,6 +197,8 @@ def test_what_cannot_be_is_refused_in_words(model: JinaV4) -> None:
         model.encode([[]])
     with pytest.raises(ValueError, match="201 x 1 pixels"):
         model.encode([Image.new("RGB", (201, 1))])
+    with pytest.raises(ValueError, match="0 x 0 pixels"):
+        model.encode_image(Image.new("RGB", (0, 0)))
     with pytest.raises(ValueError, match="tokens, at most 32,768 fit"):
         model.encode_image(Image.new("RGB", (5200, 5200)), max_pixels=10**9)
     free = JinaV4(JINA, task=None)

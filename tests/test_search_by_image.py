@@ -125,6 +125,11 @@ def test_what_cannot_be_asked_is_refused_in_words(retriever: Retriever, tmp_path
             retriever.search(like=name)
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "visual", "text"])
+def test_half_a_surrogate_pair_does_no_harm(retriever: Retriever, mode: str) -> None:
+    assert places(retriever.search("owls \udcff forest", k=1, mode=mode)) == [("wood", 1)]
+
+
 def test_pooled_rows_weigh_what_they_stand_for_and_prompts_nothing(retriever: Retriever) -> None:
     rows = np.concatenate([np.repeat(vectors(["same"]), 50, axis=0), vectors([f"w{i}" for i in range(PICTURE_ROWS)])])
     boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (len(rows), 1))

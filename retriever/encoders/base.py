@@ -1,7 +1,7 @@
 """What every encoder of pictures shares: an embedding, and the `Encoder` protocol on top of two methods.
 
 A family says how pictures and queries are embedded; pages, queries and cached queries of an index follow from that, and
-so do sentence-transformers' words (`encode_query`, `encode_document`, `similarity`).
+so do sentence-transformers' words (`multivector`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ingest.page import Page, PageTokens
+from retriever.encoders.multivector import MultiVector
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -39,7 +40,7 @@ class Embedding:
     ids: np.ndarray
 
 
-class PictureEncoder:
+class PictureEncoder(MultiVector):
     """The `Encoder` protocol (ingest/page.py) from `embed_pictures` and `embed_queries`."""
 
     _recent: tuple[Any, list[Embedding]] = (None, [])
@@ -61,11 +62,7 @@ class PictureEncoder:
 
         A passage of a text file is embedded as text by families that do that, else by its picture."""
         reads = type(self).embed_passages is not PictureEncoder.embed_passages
-        texts = [place for place, page in enumerate(pages) if reads and page.passage]
-        rest = [place for place in range(len(pages)) if place not in set(texts)]
-        embedded = self.embed_passages([pages[i].passage for i in texts]) if texts else []
-        embedded += self.embed_pictures([pages[i].image for i in rest]) if rest else []
-        found = [one for _, one in sorted(zip(texts + rest, embedded, strict=True), key=lambda pair: pair[0])]
+        found = self._embedded([page.passage if reads and page.passage else page.image for page in pages])
         return [PageTokens(plain(e.multi), e.boxes, None, None if e.single is None else plain(e.single)) for e in found]
 
     def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -76,74 +73,23 @@ class PictureEncoder:
         """(n, D). Right after `encode_queries` of the same texts it runs no model."""
         return np.stack([plain(found.single) for found in self._queries(texts)])
 
-    # -- sentence-transformers' words ---------------------------------------------------------------------------------
-
     def embed_passages(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text as a document."""
         raise ValueError(f"{type(self).__name__} takes pictures as documents, texts only as queries")
 
-    def encode_query(
-        self,
-        inputs: str | Sequence[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        output_value: str = "token_embeddings",
-        convert_to_numpy: bool = False,
-        normalize_embeddings: bool = False,
-    ) -> Any:
-        """As `MultiVectorEncoder.encode_query`: a text -> (m, d) float32, a list of them -> a list; tensors on the CPU.
+    def _asked(self, texts: list[str]) -> list[np.ndarray]:
+        return [plain(one.multi) for one in self.embed_queries(texts)]
 
-        The family's own prompt is always used and vectors are of norm 1 already; batch_size and show_progress_bar are
-        taken for the sake of callers written for the other. Raises ValueError for a prompt of one's own.
-        """
-        self._as_there(prompt_name, prompt, output_value)
-        many = [inputs] if isinstance(inputs, str) else list(inputs)
-        return _as_there([one.multi for one in self.embed_queries(many)], convert_to_numpy, isinstance(inputs, str))
+    def _searched(self, inputs: list[Any]) -> list[np.ndarray]:
+        return [plain(one.multi) for one in self._embedded(inputs)]
 
-    def encode_document(
-        self,
-        inputs: Any,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        output_value: str = "token_embeddings",
-        convert_to_numpy: bool = False,
-        normalize_embeddings: bool = False,
-    ) -> Any:
-        """As `MultiVectorEncoder.encode_document`: a text, or a picture (Path, PIL image, (H, W, 3) uint8), -> (t, d).
-
-        A list of them, mixed as they may be, -> a list. The rest is as for `encode_query`.
-        """
-        self._as_there(prompt_name, prompt, output_value)
-        alone = not isinstance(inputs, list | tuple)
-        many: list[Any] = [inputs] if alone else list(inputs)
-        found: list[torch.Tensor | None] = [None] * len(many)
+    def _embedded(self, inputs: Sequence[Any]) -> list[Embedding]:
+        """Texts and pictures as documents."""
+        found: dict[int, Embedding] = {}
         for texts, embed in ((True, self.embed_passages), (False, self.embed_pictures)):
-            places = [place for place, one in enumerate(many) if isinstance(one, str) == texts]
-            for place, one in zip(places, embed([many[i] for i in places]) if places else [], strict=True):
-                found[place] = one.multi
-        return _as_there(found, convert_to_numpy, alone)
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
-        """MaxSim of queries and documents, lists of (m, d) and (t, d) -> (queries, documents) float32."""
-        from index import Ragged
-        from retriever.kernels import maxsim
-
-        queries, documents = (
-            Ragged.of([np.asarray(one, np.float32) for one in ([side] if getattr(side, "ndim", 3) == 2 else side)])
-            for side in (embeddings1, embeddings2)
-        )
-        return torch.from_numpy(np.asarray(maxsim(queries, documents)))
-
-    @staticmethod
-    def _as_there(prompt_name: str | None, prompt: str | None, output_value: str) -> None:
-        if prompt is not None or prompt_name not in (None, "query", "document", "passage"):
-            raise ValueError("a family's own prompts are used; leave prompt and prompt_name out")
-        if output_value != "token_embeddings":
-            raise ValueError(f"output_value {output_value!r}: only token_embeddings are given")
+            places = [place for place, one in enumerate(inputs) if isinstance(one, str) == texts]
+            found |= zip(places, embed([inputs[i] for i in places]) if places else [], strict=True)
+        return [found[place] for place in range(len(inputs))]
 
     def _queries(self, texts: Sequence[str]) -> list[Embedding]:
         key = (tuple(texts), self.query_key())
@@ -167,11 +113,6 @@ def chosen(device: str | torch.device | None, dtype: torch.dtype | str | None) -
     if found is None:
         raise ValueError(f"dtype {dtype}: one of {', '.join(names)} is expected")
     return place, found
-
-
-def _as_there(vectors: Sequence[torch.Tensor | None], as_numpy: bool, alone: bool) -> Any:
-    given = [plain(one) for one in vectors] if as_numpy else list(vectors)
-    return given[0] if alone else given
 
 
 def plain(vectors: torch.Tensor | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 
@@ -143,7 +144,8 @@ class JinaV4(PictureEncoder):
 
         task: one for all, or one for each text; prompt_name: `query` (also where None) or `passage`; truncate_dim: one
         of `matryoshka_dims`, for single vectors; max_length: tokens, what is longer is cut off. Tensors on the CPU,
-        float32; numpy arrays with return_numpy. Raises ValueError for what is not one of these.
+        float32; with return_numpy numpy arrays, of a list's single vectors one (n, D). Raises ValueError for what is
+        not one of these.
         """
         many = [texts] if isinstance(texts, str) else list(texts)
         tasks = self._tasks(task, len(many))
@@ -334,5 +336,7 @@ class JinaV4(PictureEncoder):
 
 def _as_upstream(embedded: Sequence[Embedding], multi: bool, as_numpy: bool, alone: bool) -> Any:
     found = [one.multi if multi else one.single for one in embedded]
-    vectors = [plain(one) for one in found] if as_numpy else found
-    return vectors[0] if alone else vectors
+    if not as_numpy:
+        return found[0] if alone else found
+    arrays = [plain(one) for one in found]
+    return arrays[0] if alone else arrays if multi else np.array(arrays)

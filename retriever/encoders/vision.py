@@ -110,8 +110,8 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 
 def check_aspect(size: tuple[int, int]) -> None:
-    """Raise ValueError where one side of a picture of `size` (width, height) is over 200 times the other."""
-    if max(size) > MAX_ASPECT * min(size):
+    """Raise ValueError where one side of a picture of `size` (width, height) is over 200 times the other, or is 0."""
+    if max(size) > MAX_ASPECT * min(size) or not max(size):
         raise ValueError(
             f"the picture has {size[0]} x {size[1]} pixels; one side may be at most {MAX_ASPECT} times the other"
         )
