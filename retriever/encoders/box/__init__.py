@@ -25,6 +25,7 @@ from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.states import POSITIONS, States, Table
 from retriever.encoders.box.weights import FOLDER, Weights
+from retriever.encoders.multivector import MultiVector
 
 PASSAGE, QUERY = "passage:", "query:"
 PREPROCESSING = 1
@@ -40,7 +41,7 @@ FILES = (
 )
 
 
-class BoxEncoder:
+class BoxEncoder(MultiVector):
     """`octavo-box-1`, an `Encoder` (ingest/page.py). Loads the text model when it is made, the OCR nets at the first
     page that needs them. May be shared between threads."""
 
