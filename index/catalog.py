@@ -91,7 +91,7 @@ def _context(db: Database) -> None:
     db.execute(f"CREATE TABLE page_places ({_PLACES})")
     new_search(db, "document_search")
     for document in list(rows(db, "SELECT * FROM documents")):
-        lane.describe(db, document)
+        lane.describe(db, document["id"], *lane.naming(db, document))
 
 
 MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context]

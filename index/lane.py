@@ -34,7 +34,7 @@ def put_document(db: Database, document: catalog.Row) -> int:
     pages = list(catalog.rows(db, sql, [document["id"]]))
     for page in pages:
         put(db, page["id"], title, name, page["text"], page["headings"])
-    describe(db, document)
+    describe(db, document["id"], title, name)
     return len(pages)
 
 
@@ -45,15 +45,15 @@ def naming(db: Database, document: catalog.Row) -> tuple[str, str]:
     return " ".join(text.terms(document["title"])), " ".join(terms)
 
 
-def describe(db: Database, document: catalog.Row) -> None:
-    """Put a document into the lane as it is now."""
+def describe(db: Database, document: int, title: str, name: str) -> None:
+    """Put a document into the lane as it is now; title and name as `naming` gives them."""
     sql = (
         "SELECT t.text FROM pages p JOIN page_text t ON t.page = p.id"
         " WHERE document = ? AND state = 'ok' AND t.text <> '' ORDER BY number LIMIT 1"
     )
-    first = catalog.one(db, sql, [document["id"]])
-    db.execute("DELETE FROM document_search WHERE rowid = ?", [document["id"]])
-    _insert(db, "document_search", document["id"], *naming(db, document), first["text"] if first else "")
+    first = catalog.one(db, sql, [document])
+    db.execute("DELETE FROM document_search WHERE rowid = ?", [document])
+    _insert(db, "document_search", document, title, name, first["text"] if first else "")
 
 
 def rename(db: Database, document: int) -> None:
@@ -65,7 +65,7 @@ def rename(db: Database, document: int) -> None:
         " AND (title <> ? OR name <> ?)",
         [*now, document, *now],
     )
-    describe(db, row)
+    describe(db, document, *now)
 
 
 def _insert(db: Database, table: str, row: int, title: str, name: str, body: str) -> None:

@@ -281,10 +281,14 @@ class Snapshot:
         """The BM25 that no page's own words can pass: all terms of the query at their most, also those no page has."""
         total = 0.0
         for term in text.distinct(query):
-            sql = "SELECT count(*) FROM page_search WHERE page_search MATCH ?"
-            having = self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0]
+            having = self.having(term)
             total += max(math.log((max(len(self) - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
         return total * (K1 + 1)
+
+    def having(self, term: str) -> int:
+        """How many pages have a term, in the text or in the title or file name."""
+        sql = "SELECT count(*) FROM page_search WHERE page_search MATCH ?"
+        return int(self.db.conn.execute(sql, [text.match_word(term)]).fetchone()[0])
 
     def page(self, page: int) -> catalog.Row | None:
         """A page with its document: the columns of both, None where there is no such page."""

@@ -138,10 +138,7 @@ def both(text: Query, picture: Query) -> Query:
 def telling(snapshot: Snapshot, words: str, least: int) -> str:
     """Of a page's terms those that the fewest pages have, but at least so many, in the order of the page; as many as
     the text lane looks for."""
-    counts: dict[str, int] = {}
-    for term in text_lane.distinct(words, _TERMS):
-        sql = "SELECT count(*) FROM page_search WHERE page_search MATCH ?"
-        counts[term] = snapshot.db.execute(sql, [text_lane.match_word(term)]).fetchone()[0]
+    counts = {term: snapshot.having(term) for term in text_lane.distinct(words, _TERMS)}
     rare = sorted((count, term) for term, count in counts.items() if count >= least)[: text_lane.MOST_TERMS]
     kept = {term for _, term in rare}
     return " ".join(term for term in counts if term in kept)
