@@ -2,6 +2,8 @@
 
 import io
 import json
+import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 pytest.importorskip("mteb", reason="pip install 'octavo[mteb]'")
 import datasets
 import mteb
+from huggingface_hub import constants
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -263,6 +266,17 @@ def test_names_are_those_of_mteb():
     assert [task.metadata.name for task in tasks("VidoreDocVQARetrieval")] == ["VidoreDocVQARetrieval"]
     with pytest.raises(OctavoError, match="nor a task or benchmark"):
         tasks("ViDoRe(v9)")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)  # where nobody listens any more
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    (task,) = tasks("VidoreDocVQARetrieval")
+    assert constants.is_offline_mode()
+    with pytest.raises(OctavoError, match="not on this machine and the hub did not give it"):
+        question_sets(task, Path())
 
 
 def test_the_command_measures_tasks_by_name_and_says_which_could_not_be_had(cache, monkeypatch, capsys):

@@ -22,6 +22,7 @@ from retriever.evaluation.tables import needed
 def tasks(name: str) -> list[Any]:
     """The tasks of a benchmark, or the one task of that name. Raises OctavoError for a name that mteb does not know."""
     try:
+        _ask_the_hub_once()
         mteb = needed("mteb", "mteb")
     except OctavoError as error:
         raise OctavoError(f"{name}: there is no such folder; if it is a task or benchmark of mteb, {error}") from error
@@ -35,6 +36,15 @@ def tasks(name: str) -> list[Any]:
         raise OctavoError(
             f"{name}: neither a folder, nor a data set of the hub, nor a task or benchmark of mteb"
         ) from error
+
+
+def _ask_the_hub_once() -> None:
+    """Where the hub cannot be reached, what is on this machine is used at once; its libraries would try for minutes."""
+    hub, constants = needed("huggingface_hub", "mteb"), needed("huggingface_hub.constants", "mteb")
+    try:
+        hub.get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # of whatever kind its HTTP library raises
+        constants.HF_HUB_OFFLINE = True
 
 
 def is_search(task: Any) -> bool:
@@ -51,7 +61,9 @@ def question_sets(task: Any, cache: Path) -> list[QuestionSet]:
     except Exception as error:
         told = str(error).splitlines()[0][:200] if str(error) else ""
         raise OctavoError(
-            f"{task.metadata.name}: the data of the task cannot be had ({type(error).__name__}: {told})"
+            f"{task.metadata.name}: the data of the task is not on this machine and the hub did not give it "
+            f"({type(error).__name__}: {told}). Fetch it where there is a network (HF_HOME says where it is kept), or "
+            "copy the data set here and name its folder"
         ) from error
     task.convert_v1_dataset_format_to_v2(num_proc=None)
     sets = []
