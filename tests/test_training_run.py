@@ -33,7 +33,7 @@ def test_32_pages_are_learnt_by_heart(tmp_path: Path) -> None:
     base = copied(tmp_path)  # nothing is dropped where all is to be remembered
     edit_json(base / "adapters" / "adapter_config.json", lambda config: config.update(lora_dropout=0.0))
     material = read(str(source), "train", tmp_path / "cache")
-    done = train(JinaV4(base), material, tmp_path / "out", steps=60, rate=5e-3, held_out=0.0, every=60, at_once=64)
+    done = train(JinaV4(base), material, tmp_path / "out", steps=100, rate=5e-3, held_out=0.0, every=100, at_once=64)
     found = {}
     for name, folder in (("before", base), ("after", done["model"])):
         result = run(questions, load_encoder(folder), tmp_path / name, modes=["visual"])[0]
