@@ -20,7 +20,7 @@ from index.blocks import ALIGN
 from index.failpoint import failpoint
 from index.store import sync_folder
 
-_KINDS = ("<f2", "<f4", "<i8", "<u4", "<u2")
+_KINDS = ("<f2", "<f4", "<i8", "<u4", "<u2", "|i1")
 _BODY = 33  # where what is digested begins: behind 32 hexadecimal digits and a line feed
 
 

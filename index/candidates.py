@@ -2,6 +2,7 @@
 
     exact   every page
     codes   every page by the centroids of its tokens (index.scan)
+    rows    every page by some 32 means of tokens that are alike (index.rows)
     pooled  one vector a page in FAISS (index.pooled)
 
 All but `exact` are derived from the store and kept in a cache file that may go at any time. Page ids are never reused,
@@ -19,7 +20,7 @@ import numpy as np
 from index import cache
 from index.ragged import Ragged
 
-STAGES = ("auto", "exact", "codes", "pooled")
+STAGES = ("auto", "exact", "codes", "rows", "pooled")
 EXACT_TOKENS = 1_000_000
 """Corpora of fewer tokens are scored whole (benchmarks/LOG.md)."""
 
@@ -135,6 +136,10 @@ def _made_of(kind: str, dim: int, single_dim: int) -> tuple[Any, int]:
         from index.scan import Scan
 
         return Scan, dim
+    if kind == "rows":
+        from index.rows import Rows
+
+        return Rows, dim
     from index.pooled import Pooled
 
     return Pooled, single_dim

@@ -2,13 +2,15 @@
 
 `pool_mean` is their mean. `pool_tokens` merges tokens that are alike: hierarchical clustering by Ward's criterion on
 the vectors themselves (token pooling: Clavie, Chaffin and Adams 2024, section 2), cut where the wanted number of
-clusters is left, each of which becomes the mean of its members. Pure functions of arrays.
+clusters is left, each of which becomes the mean of its members. `pool_rows` does so by k-means, in time that grows with
+the tokens only: good enough to choose pages by. Pure functions of arrays.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+ROUNDS = 4  # of k-means of a page's tokens (benchmarks/LOG.md)
 WARD_TOKENS = 2048  # more are pooled in parts, in reading order: time and memory grow with the square
 
 
@@ -41,6 +43,20 @@ def pool_tokens(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     _, first, clusters = np.unique(labels, return_index=True, return_inverse=True)
     clusters = np.argsort(np.argsort(first))[clusters]
     return _means(vectors, clusters), clusters
+
+
+def pool_rows(vectors: np.ndarray, count: int) -> np.ndarray:
+    """(t, d) -> (r, d) float32 with r <= count: means, as in `pool_tokens`, of ROUNDS of spherical k-means that begins
+    with equal runs of tokens in reading order; the same for the same tokens."""
+    vectors = np.asarray(vectors, np.float32)
+    if len(vectors) <= count:
+        return vectors
+    clusters = np.arange(len(vectors)) * count // len(vectors)
+    for _ in range(ROUNDS):
+        sums = (clusters == np.arange(count)[:, None]).astype(np.float32) @ vectors
+        sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        clusters = (vectors @ sums.T).argmax(axis=1)
+    return _means(vectors, np.unique(clusters, return_inverse=True)[1])
 
 
 def _ward(vectors: np.ndarray, count: int) -> np.ndarray:

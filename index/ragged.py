@@ -117,6 +117,17 @@ def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return offsets
 
 
+def picked(offsets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of some groups, one group after another, and the offsets that these have then.
+
+    >>> [array.tolist() for array in picked(np.array([0, 2, 2, 5]), np.array([2, 0]))]
+    [[2, 3, 4, 0, 1], [0, 3, 5]]
+    """
+    lengths = np.diff(offsets)[groups]
+    taken = offsets_of(lengths)
+    return np.repeat(offsets[groups] - taken[:-1], lengths) + np.arange(taken[-1]), taken
+
+
 def check_offsets(offsets: np.ndarray, rows: int) -> None:
     """Raise ValueError unless offsets rise from 0 to `rows`."""
     if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():

@@ -18,7 +18,7 @@ from index import centroids, native
 from index.candidates import Queries, Source
 from index.codec import encode
 from index.pooling import pool_mean
-from index.ragged import check_offsets, offsets_of
+from index.ragged import check_offsets, offsets_of, picked
 
 DRIFT, SHARE = 1.25, 0.2
 """Centroids are trained anew when what came since, a SHARE of all tokens, lies DRIFT times as far from them (by 1 -
@@ -52,11 +52,11 @@ class Scan:
             total = np.zeros(len(ids), np.uint32)
             for table in self._tables(query) if len(ids) else ():
                 total += native.scan(table, self.codes, self.offsets, rows, threads)
-            short = _largest(total, SHORTLIST * n)
+            short = largest(total, SHORTLIST * n)
             at = short if rows is None else rows[short]
             means = native.products(query.sum(axis=0), self.means, at, threads)
             scores = standardise(total[short]) + MEAN_WEIGHT * standardise(means)
-            best = _largest(scores, n)
+            best = largest(scores, n)
             best = best[np.lexsort((best, -scores[best]))]
             found.append((scores[best].astype(np.float32), ids[short[best]]))
         return found
@@ -136,9 +136,7 @@ class Scan:
             self._take(np.flatnonzero(kept))
 
     def _take(self, rows: np.ndarray) -> None:
-        lengths = np.diff(self.offsets)[rows]
-        offsets = offsets_of(lengths)
-        at = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        at, offsets = picked(self.offsets, rows)
         self.ids, self.means, self.codes, self.offsets = self.ids[rows], self.means[rows], self.codes[at], offsets
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -170,7 +168,7 @@ def standardise(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
 
 
-def _largest(scores: np.ndarray, n: int) -> np.ndarray:
+def largest(scores: np.ndarray, n: int) -> np.ndarray:
     """Rows of the n largest, rising; of equals the first."""
     if n >= len(scores):
         return np.arange(len(scores))

@@ -69,7 +69,7 @@ class Retriever:
 
         encoder: an Encoder or the name of one; None takes the one that filled the index, or octavo-box-1 for a new one.
         codec (`fp16`, `int8`, `int4`, `binary`), pool (how many tokens become one stored vector) and candidates
-        (`auto`, `exact`, `codes`, `pooled`) and task (of an encoder that is named and has tasks: `retrieval`,
+        (`auto`, `exact`, `codes`, `rows`, `pooled`) and task (of an encoder that is named and has tasks: `retrieval`,
         `text-matching`, `code`) are for a new index; an existing one knows its own. So are vectors, `tokens` or
         `single` (one vector a page, in FAISS), and dim, of the latter: a Matryoshka dimension of the encoder, None for
         all. create: False refuses a folder with no index. renderer: `pymupdf` or `pdfium`.

@@ -59,10 +59,10 @@ def measure(retriever: Retriever, texts: Sequence[str] | None, told: Told = None
         asked = made_of(snapshot) if texts is None else list(texts)
         if not asked:
             raise QueryError(f"{snapshot.folder}: no page has {WORDS} words to make questions of; give some: --queries")
-        tell(0, 5)
+        tell(0, 6)
         tokens = retriever.encoder.encode_queries(asked)
         singles = query.singles(retriever.encoder, asked, tokens)
-        tell(1, 5)
+        tell(1, 6)
         ids = snapshot.state.ids
 
         def whole(i: int) -> np.ndarray:
@@ -70,10 +70,10 @@ def measure(retriever: Retriever, texts: Sequence[str] | None, told: Told = None
 
         exact, times = _timed(whole, asked)
         stages = [Setting("exact", 1.0, times, snapshot.layout.token_bytes)]
-        for done, kind in enumerate(("codes", "pooled"), 2):
-            tell(done, 5)
+        for done, kind in enumerate(("codes", "rows", "pooled"), 2):
+            tell(done, 6)
             stages += _stage(snapshot, kind, tokens, singles, exact)
-        tell(4, 5)
+        tell(5, 6)
         codecs = _codecs(snapshot, tokens)
         reached = {str(goal): _cheapest(stages, goal) for goal in GOALS}
         return {

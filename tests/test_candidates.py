@@ -10,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import DIM, add, asked, content_of, dump, filled, page_of, vectors_of, visual_search
 
-from index import Index, cache, candidates, centroids, pooled, store
+from index import Index, cache, candidates, centroids, pooled, rows, store
 from index.candidates import EXACT_TOKENS, Exact, Queries, choose, depth
+from index.codec import decode, encode
 from index.pooled import Pooled
-from index.pooling import pool_mean
-from index.ragged import Ragged
+from index.pooling import pool_mean, pool_rows
+from index.ragged import Codes, Ragged, offsets_of
+from index.rows import ROWS, Rows
 from index.scan import MEAN_WEIGHT, Scan, standardise
 
 NAME = bytes(range(16))
-KINDS = ("pooled", "codes")
+KINDS = ("pooled", "codes", "rows")
+REAL = Path(__file__).parent / "data" / "tokens.npz"
 
 
 def pooled_of(n: int, first: int = 1) -> tuple[Pooled, np.ndarray, np.ndarray]:
@@ -152,6 +155,84 @@ def test_a_cache_that_was_made_up_is_not_believed(tmp_path: Path) -> None:
         assert candidates.restored("codes", tmp_path, NAME, DIM, DIM) is None, name
     cache.save(tmp_path, "codes", NAME, {}, arrays)
     assert candidates.restored("codes", tmp_path, NAME, DIM, DIM) is None
+
+
+def test_rows_that_were_made_up_are_not_believed(tmp_path: Path) -> None:
+    source = Store({page: vectors_of("page", page, 9) for page in range(1, 9)})
+    stage = Rows(DIM)
+    stage.update(source.ids, source)
+    record, arrays = stage.state()
+    lies = {
+        "rows": arrays["rows"][:, 1:],
+        "scales": np.full_like(arrays["scales"], np.inf),
+        "offsets": arrays["offsets"][:-1],
+        "ids": arrays["ids"][::-1],
+    }
+    for name, lie in (lies | {"rows ": arrays["rows"].astype(np.float16)}).items():
+        cache.save(tmp_path, "rows", NAME, record, arrays | {name.strip(): lie})
+        assert candidates.restored("rows", tmp_path, NAME, DIM, DIM) is None, name
+        cache.save(tmp_path, "rows", NAME, record, {k: v for k, v in arrays.items() if k != name.strip()})
+        assert candidates.restored("rows", tmp_path, NAME, DIM, DIM) is None, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_of_a_cache_costs_nothing_but_time(tmp_path: Path, kind: str) -> None:
+    index = filled(tmp_path, "abc", 2, stage=kind)
+    with index.snapshot() as snapshot:
+        expected = visual_search(snapshot, vectors_of("b", 1, 3))
+    index.close()
+    path = tmp_path / "cache" / f"{kind}.cache"
+    whole = path.read_bytes()
+    for place in (0, 40, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert candidates.restored(kind, tmp_path, index.layout.index, DIM, DIM) is None
+        again = Index(tmp_path)
+        with again.snapshot() as snapshot:
+            assert visual_search(snapshot, vectors_of("b", 1, 3)) == expected
+        again.close()
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    st.lists(st.integers(0, 90), min_size=1, max_size=12), st.integers(1, 15), st.sets(st.integers(0, 40)) | st.none()
+)
+def test_rows_are_maxsim_with_means_of_like_tokens(lengths: list[int], n: int, allow: set[int] | None) -> None:
+    source = Store({3 * i: vectors_of("rows", i + 1, t) for i, t in enumerate(lengths)})
+    stage = Rows(DIM)
+    stage.update(source.ids, source)
+    queries = Ragged.of([vectors_of("query", 1, 5), vectors_of("query", 2, 1)])
+    allowed = None if allow is None else np.array(sorted(allow), np.int64)
+    expected = []
+    for tokens in source.pages.values():
+        kept = pool_rows(tokens, ROWS)
+        assert len(kept) <= min(ROWS, len(tokens)) and (len(kept) > 0) == (len(tokens) > 0)
+        values, scales = encode(kept, "int8")
+        kept = decode(Codes(values, offsets_of([len(values)]), "int8", scales))
+        expected.append([float((q @ kept.T).max(axis=1).sum()) if len(kept) else -np.inf for q in queries])
+    scores_of = dict(zip(source.pages, expected, strict=True))
+    among = [page for page in source.pages if allow is None or page in allow]
+    for i, (scores, ids) in enumerate(stage.search(Queries(queries, np.zeros((2, DIM), np.float32)), n, allowed)):
+        assert len(ids) == min(n, len(among)) and set(ids.tolist()) <= set(among)
+        np.testing.assert_allclose(scores, [scores_of[page][i] for page in ids.tolist()], atol=0.03)
+        np.testing.assert_allclose(scores, sorted((scores_of[page][i] for page in among), reverse=True)[:n], atol=0.03)
+
+
+def test_rows_of_real_pages_hold_the_best_and_runs_of_tokens_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """23 pages of 100 tokens of octavo-box-1, of which six rows are kept: the five best within the first ten."""
+    with np.load(REAL) as real:
+        pages = Ragged(real["pages"].astype(np.float32), offsets_of(real["lengths"]))
+        queries = Ragged(real["queries"].astype(np.float32), offsets_of(real["query_lengths"]))
+    monkeypatch.setattr(rows, "ROWS", 6)
+    source, stage = Store(dict(enumerate(pages))), Rows(128)
+    stage.update(source.ids, source)
+    assert len(stage.rows) <= 6 * 23 and stage.rows.nbytes <= pages.values.shape[0] * 128 / 16
+    exact = [np.array([(q @ page.T).max(axis=1).sum() for page in pages]) for q in queries]
+    found = stage.search(Queries(queries, np.zeros((len(queries), 128), np.float32)), 10)
+    within = [np.isin(np.argsort(-s)[:5], ids).mean() for s, (_, ids) in zip(exact, found, strict=True)]
+    runs = [np.stack([part.mean(axis=0) for part in np.array_split(page, 6)]) for page in pages]
+    plain = [np.argsort([-(q @ run.T).max(axis=1).sum() for run in runs])[:10] for q in queries]
+    lost = [np.isin(np.argsort(-s)[:5], ids).mean() for s, ids in zip(exact, plain, strict=True)]
+    assert np.mean(within) > 0.9 and np.mean(within) > np.mean(lost)
 
 
 def test_many_pooled_vectors_are_quantised_first(monkeypatch: pytest.MonkeyPatch) -> None:

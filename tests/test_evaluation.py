@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sets
 
+from index.candidates import STAGES
 from index.errors import OctavoError
 from retriever import load_encoder
 from retriever.cli import main
@@ -300,7 +301,7 @@ def test_a_sweep_recodes_one_index_and_measures_every_system(octavo, mine, tmp_p
     code, out, _ = octavo("eval", str(mine), *chosen, "--report", str(tmp_path), "--json")
     results = json.loads(out)["results"]
     systems = [tuple(result["system"][name] for name in ("codec", "pool", "candidates", "mode")) for result in results]
-    visual = [(c, p, s, "hybrid") for c in ("fp16", "binary") for p in (1, 2) for s in ("exact", "codes", "pooled")]
+    visual = [(c, p, s, "hybrid") for c in ("fp16", "binary") for p in (1, 2) for s in STAGES[1:]]
     assert code == 0 and sorted(systems) == sorted([*visual, ("fp16", 1, "exact", "text")])
     costs = {system: result["cost"] for system, result in zip(systems, results, strict=True)}
     assert (

@@ -30,7 +30,7 @@ names, paths = st.sampled_from(NAMES), st.sampled_from(PATHS)
 class Model(RuleBasedStateMachine):
     """What is in the index: visible and staged contents with their pages, and where they lie."""
 
-    @initialize(codec=st.sampled_from(["int8", "fp16"]), stage=st.sampled_from(["exact", "pooled", "codes"]))
+    @initialize(codec=st.sampled_from(["int8", "fp16"]), stage=st.sampled_from(["exact", "pooled", "codes", "rows"]))
     def create(self, codec: str, stage: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="octavo-model-"))
         self.tolerance = 0.01 if codec == "int8" else 0.0005

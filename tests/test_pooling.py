@@ -10,7 +10,7 @@ import pytest
 from pages import DIM, content_of, dump, filled, page_of
 
 from index import PageRecord, catalog, upkeep
-from index.pooling import WARD_TOKENS, pool_mean, pool_tokens
+from index.pooling import WARD_TOKENS, pool_mean, pool_rows, pool_tokens
 from retriever import documents
 from retriever.explain import heat, token_weights
 
@@ -35,6 +35,17 @@ def test_tokens_that_are_alike_share_a_vector_and_others_do_not() -> None:
         np.testing.assert_allclose(pooled[cluster], expected, atol=1e-6)
     firsts = [int(np.flatnonzero(clusters == cluster)[0]) for cluster in range(6)]
     assert firsts == sorted(firsts)
+
+
+def test_rows_are_the_means_of_tokens_that_are_alike() -> None:
+    vectors, group = bundles(6, 40, seed=1)
+    rows = pool_rows(vectors, 12)
+    assert 6 <= len(rows) <= 12
+    means = np.stack([vectors[group == g].mean(axis=0) for g in range(6)])
+    np.testing.assert_allclose((means @ rows.T).max(axis=1), 1.0, atol=0.02)  # every bundle has a row
+    np.testing.assert_allclose((rows @ means.T).max(axis=1), 1.0, atol=0.02)  # and no row is between two
+    assert pool_rows(vectors[:12], 12).tolist() == vectors[:12].tolist()
+    assert np.isfinite(pool_rows(np.zeros((50, 4), np.float32), 3)).all() and pool_rows(vectors[:0], 3).shape == (0, 32)
 
 
 def test_merging_is_wards() -> None:
