@@ -166,6 +166,7 @@ def models(as_json: bool) -> int:
     columns = ("name", "size", "vectors", "tokens a page", "v1", "v2", "v3", "runs on", "licence")
     term.show_table(columns, [[_shown(row, column) for column in columns] for row in rows])
     click.echo(f"Scores: ViDoRe v1, v2 (nDCG@5), v3 (nDCG@10); {SOURCE}. Other models of these families load too.")
+    click.echo("An encoder behind an address too: https://host/pooling (vLLM), https://host/v1/embeddings#model=NAME.")
     for model in MODELS:
         if model.refused:
             click.echo(f"{model.name} cannot be loaded: {model.refused}.")

@@ -27,7 +27,8 @@ def load_encoder(
     revision: str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> Encoder:
-    """The encoder in the package, or a model from a folder or the hub, of a family that its config names.
+    """The encoder in the package, a model from a folder or the hub, of a family that its config names, or a server's
+    by its address: https://host/pooling or https://host/v1/embeddings, and #model=NAME (`retriever.encoders.remote`).
 
     task: for families that have tasks, None for retrieval; device: None for CUDA where there is one; revision: of the
     hub, None for the one that is pinned in `retriever.models`; dtype: None for bfloat16 on a GPU, float32 elsewhere.
@@ -42,6 +43,15 @@ def load_encoder(
         module, attribute = _ENCODERS[name].split(":")
         encoder: Encoder = getattr(importlib.import_module(module), attribute)()
         return encoder
+    from retriever.encoders.remote_http import is_address
+
+    if is_address(name):
+        if (device, revision, dtype) != (None, None, None):
+            raise QueryError("of a server, device, revision and dtype are its own affair; leave them out")
+        from retriever.encoders.remote import RemoteEncoder
+
+        served: Any = RemoteEncoder(name, task=task)
+        return served
     from retriever.encoders.families import family_of
     from retriever.encoders.hub import base_of, folder_of, licence_of
     from retriever.encoders.selfcheck import self_check

@@ -20,7 +20,7 @@ def self_check(encoder: Any, weight_bytes: int, source: str) -> None:
     """Raise OctavoError unless vectors are finite, of norm 1, not all alike, and the same whatever shares a batch."""
     limit = LIMITS[weight_bytes]
     lines = [Words(text.split(), np.zeros((len(text.split()), 4), np.float32)) for text in QUERIES]
-    pages = [Page(1, image, words, 72.0, 72.0) for image, words in zip(_pictures(), lines, strict=True)]
+    pages = [Page(1, image, words, 72.0, 72.0) for image, words in zip(pictures(), lines, strict=True)]
     found: dict[str, Any] = {
         "queries": (encoder.encode_queries(QUERIES), [encoder.encode_queries([text])[0] for text in QUERIES]),
         "pages": tuple(
@@ -52,7 +52,7 @@ def _check(
         raise OctavoError(f"{source}: the vectors of {what} are all alike; are the weights damaged?")
 
 
-def _pictures() -> list[np.ndarray]:
+def pictures() -> list[np.ndarray]:
     """Two small pictures, (H, W, 3) uint8: a slope, and a chequered one."""
     slope = np.linspace(0, 255, 112 * 84 * 3).reshape(112, 84, 3).astype(np.uint8)
     chequered = (np.indices((84, 112)).sum(axis=0) // 9 % 2 * 200).astype(np.uint8)
