@@ -1,6 +1,6 @@
 # Each target sets itself up: a virtual environment in .venv, pinned by constraints.txt, made again when that or
 # pyproject.toml changes. `make demo PYTHON=/path/to/python3.12` chooses the interpreter, `make test ARGS="-k store"` the
-# tests, VENV=folder another environment.
+# tests, VENV=folder another environment. Tests run in two processes of one thread each.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -14,7 +14,7 @@ demo: install
 	@$(VENV)/bin/octavo demo $(ARGS)
 
 test: install
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install
 	@$(VENV)/bin/ruff check .
