@@ -109,6 +109,12 @@ def drips(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.1)
 
 
+def drips_headers(handler: BaseHTTPRequestHandler) -> None:
+    for byte in b"HTTP/1.0 200 OK\r\nX-Long: and longer\r\n":
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.1)
+
+
 def drops(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 

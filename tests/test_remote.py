@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pymupdf
 import pytest
-from embedding_server import DIM, Server, cuts, drips, drops, picture, stalls, tokens, unit
+from embedding_server import DIM, Server, cuts, drips, drips_headers, drops, picture, stalls, tokens, unit
 
 from index.errors import OctavoError, QueryError
 from ingest.page import Page, Words
@@ -151,7 +151,7 @@ def test_asked_again_while_busy_and_never_for_ever(server) -> None:
     assert time.monotonic() - start < 1.0, "no longer than patience"
 
 
-@pytest.mark.parametrize("always", [stalls, drips])
+@pytest.mark.parametrize("always", [stalls, drips, drips_headers])
 def test_a_server_that_stalls_costs_its_time_out(always, server) -> None:
     server.always, start = always, time.monotonic()
     with pytest.raises(OctavoError, match="TimeoutError|timed out"):

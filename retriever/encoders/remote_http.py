@@ -6,12 +6,15 @@ plain http is for this machine alone, and then no proxy sees it. What a server s
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import http.client
 import json
 import os
 import random
 import re
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -139,7 +142,7 @@ class Endpoint:
             key = self._key()
             pause = self._backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
             try:
-                return self._read(self._sent(body, key, min(self._timeout, until - time.monotonic())), inputs)
+                return self._attempt(body, key, max(0.001, min(self._timeout, until - time.monotonic())), inputs)
             except urllib.error.HTTPError as error:
                 with error:
                     failed = self._told(error, key)
@@ -165,23 +168,31 @@ class Endpoint:
             raise OctavoError(f"the environment variable {named or KEY} holds no key: it has spaces or odd characters")
         return key
 
-    def _sent(self, body: bytes, key: str, timeout: float) -> Any:
+    def _attempt(self, body: bytes, key: str, timeout: float, inputs: int) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "octavo"}
-        request = urllib.request.Request(self.address.url, body, headers, method="POST")
+        request = _Request(self.address.url, body, headers, method="POST")
         if key:
             request.add_unredirected_header("Authorization", f"Bearer {key}")
-        return self._opener.open(request, timeout=CONNECT if timeout > CONNECT else max(timeout, 0.001))
+        clock = threading.Timer(timeout, request.cut)  # a socket's own time-out starts anew with every byte
+        clock.daemon = True
+        clock.start()
+        try:
+            return self._read(self._opener.open(request, timeout=min(CONNECT, timeout)), inputs)
+        except (OSError, http.client.HTTPException, OctavoError):
+            if request.late:
+                raise TimeoutError(f"no whole answer within {timeout:g} seconds") from None
+            raise
+        finally:
+            clock.cancel()
 
     def _read(self, answer: Any, inputs: int) -> Any:
-        most, parts, size, until = min(inputs * self.most, 8 * self.most), [], 0, time.monotonic() + self._timeout
+        most, parts, size = min(inputs, 8) * self.most, [], 0
         with answer:
             while part := answer.read1(1 << 16):
                 size += len(part)
                 parts.append(part)
                 if size > most:
                     raise OctavoError(f"{self.address.url} answers with over {most:,} bytes to {inputs} inputs")
-                if time.monotonic() > until:
-                    raise TimeoutError(f"the answer was not complete after {self._timeout:g} seconds")
         if answer.length:
             raise http.client.IncompleteRead(b"", answer.length)
         try:
@@ -224,6 +235,19 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
+class _Request(urllib.request.Request):
+    """Knows its socket, so that it can be cut off."""
+
+    sock: socket.socket | None = None
+    late = False
+
+    def cut(self) -> None:
+        self.late = True
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # of TLS too, whose own would wait
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -236,13 +260,16 @@ class _Patient:
         super().__init__()
         self._timeout = timeout
 
-    def _made(self, connection: Any, host: str, **options: Any) -> Any:
+    def _made(self, connection: Any, request: _Request, host: str, **options: Any) -> Any:
         made = connection(host, **options)
         connect = made.connect
 
         def connect_then_wait() -> None:
             connect()
             made.sock.settimeout(self._timeout)
+            request.sock = made.sock
+            if request.late:
+                raise TimeoutError("connected too late")
 
         made.connect = connect_then_wait
         return made
@@ -250,9 +277,9 @@ class _Patient:
 
 class _Http(_Patient, urllib.request.HTTPHandler):
     def http_open(self, request: Any) -> Any:
-        return self.do_open(partial(self._made, http.client.HTTPConnection), request)
+        return self.do_open(partial(self._made, http.client.HTTPConnection, request), request)
 
 
 class _Https(_Patient, urllib.request.HTTPSHandler):
     def https_open(self, request: Any) -> Any:
-        return self.do_open(partial(self._made, http.client.HTTPSConnection), request)
+        return self.do_open(partial(self._made, http.client.HTTPSConnection, request), request)
