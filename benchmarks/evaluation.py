@@ -35,10 +35,10 @@ RESULTS = Path(__file__).parent / "results"
 MEASURE = "ndcg@5"
 MODES = ("--mode", "hybrid", "--mode", "visual", "--baseline", "layer")
 CODECS = ("--sweep", "--pool", "1", "--candidates", "exact", "--mode", "text", *MODES)
-STAGES = ("--sweep", "--pool", "1", "--codec", "int8", "--candidates", "codes", "--candidates", "pooled", *MODES[:4])
+STAGES = ("--sweep", "--pool", "1", *(f for s in ("codes", "rows", "pooled") for f in ("--candidates", s)), *MODES[:4])
 SCANS = ("--candidates", "exact", "--pixels-only", "--baseline", "ocr", *MODES)
 SHOWN = (("int8", "exact", "hybrid"), ("int8", "exact", "visual"), ("text",), ("the text layer",))
-STAGED = tuple(("int8", stage, mode) for mode in ("hybrid", "visual") for stage in ("exact", "codes", "pooled"))
+STAGED = tuple(("int8", stage, mode) for mode in ("hybrid", "visual") for stage in ("exact", "codes", "rows", "pooled"))
 COSTS = (
     ("bytes_a_page", "what a page takes on disk", "bytes"),
     ("ms_a_query_cpu", "what a query takes of one core", "ms"),
