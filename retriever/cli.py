@@ -103,7 +103,7 @@ def _finish(report: Any, as_json: bool) -> int:
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out files, as in .gitignore; may be repeated.")
 @click.option("--metadata", metavar="JSON", help="Stored with each document, for --where: '{\"year\": 2023}'.")
-@click.option("--encoder", metavar="NAME", help="For a new index; the one in the package by default.")
+@click.option("--encoder", metavar="NAME", help="For a new index: a model or an address (the one in the package).")
 @click.option("--task", metavar="TASK", help="Of the encoder, for a new index: text-matching, code (retrieval).")
 @click.option("--single", is_flag=True, help="For a new index: one vector a page, in FAISS.")
 @click.option("--dim", type=click.IntRange(min=1), help="Of --single: a Matryoshka dimension of the encoder (all).")
