@@ -218,8 +218,8 @@ def show(document: str, page: int, query: str | None, output: str | None, index:
             term.emit({**hit.dict(), "output": output})
         elif output:
             click.echo(f"Wrote {output}: page {page} of {term.printable(str(hit.path))}.")
-            if query and retriever.index.settings.fingerprint.get("vectors") == "single":
-                click.echo("Nothing is drawn on it: of an index of one vector a page there is no heat map.", err=True)
+            if query and not hit.evidence.token_boxes.any():  # one vector a page, a server's, or no token at all
+                click.echo("Nothing is drawn on it: no vector of the page has a place on it.", err=True)
         else:
             term.show_page(hit, query)
     return 0

@@ -111,5 +111,5 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (said["vectors"], said["dim"], said["tokens"], said["candidates"]) == ("single", 128, 3, "pooled")
     picture = str(tmp_path / "page.png")
     assert main(["show", str(file), "1", "--query", "ships", "-o", picture, *index]) == 0
-    assert "of an index of one vector a page there is no heat map" in capsys.readouterr().err
+    assert "no vector of the page has a place on it" in capsys.readouterr().err
     assert main(["recode", "--codec", "fp16", *index]) == 0 and main(["check", *index]) == 0
