@@ -218,6 +218,18 @@ def test_a_letter_of_two_heads_is_one_letter() -> None:
     assert ctc(best, sure, characters, np.zeros((0, 2), int)).text == "тотт"
 
 
+def test_a_letter_read_large_and_small_is_one_letter() -> None:
+    def text(steps: str) -> str:
+        characters = ["", *sorted(set(steps) - {"."})]
+        best = np.array([0 if c == "." else characters.index(c) for c in steps])
+        sure = np.array([0.5 if c == "c" else 0.95 for c in steps])
+        return ctc(best, sure, characters, np.zeros((0, 2), int)).text
+
+    assert text("OCc.C.ur.reen.c.e.") == "OCCurrence"  # the steps of a line of the scanned sample
+    assert text("M.c.C.a.r.t.h.y") == "McCarthy"
+    assert text("I.i.r.o..") == "Iiro" and text("Ii.r.o..") == "Iiro"
+
+
 def test_a_missed_space_is_seen_in_the_picture() -> None:
     text, centre = list("to be orNot to 12"), np.arange(17) * 20.0
     wide = [(50, 59), (110, 119), (210, 219)]

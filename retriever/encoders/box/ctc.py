@@ -15,6 +15,7 @@ from retriever.encoders.box.scripts import consistent, shape
 STRIDE = 8
 _WIDE = "\u2e80"  # characters from here on are as wide as two
 _SPACE = 12.0
+_SIZED = tuple("cosuvwxz")  # letters whose capitals are the same but larger
 
 
 class Read(NamedTuple):
@@ -33,10 +34,11 @@ def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndar
     gaps: those of the picture, see `gaps`. A character reaches half way to the next; words are placed as fractions of
     the line, steps i to i + 1 of s.
     """
-    first = np.flatnonzero((best != 0) & (best != np.concatenate([[-1], best[:-1]])))
+    runs = np.concatenate([[0], np.flatnonzero(np.diff(best)) + 1, [len(best)]])
+    read = best[runs[:-1]] != 0
+    first, end = runs[:-1][read], runs[1:][read]
     if len(first) == 0:
         return Read("", 0.0, [], np.inf)
-    end = np.array([i + np.argmax(np.append(best[i:] != best[i], True)) for i in first])
     kept = _once([characters[k] for k in best[first]], first, end, sure)
     first, end = first[kept], end[kept]
     text = consistent([characters[k] for k in best[first]])
@@ -59,15 +61,21 @@ def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndar
 
 def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray) -> np.ndarray:
     """Which characters stay, (n,) bool, where one letter came out as two: on touching steps as two of one shape (of
-    two heads, or with two marks), or, Greek and Cyrillic having no narrow double letters, twice in one's width."""
+    two heads, with two marks, or large and small), or, Greek and Cyrillic having no narrow double letters, twice in
+    one's width."""
     kept = np.ones(len(text), bool)
     apart = np.diff((first + end) / 2)
     usual = float(np.median(apart)) if len(text) > 2 else 0.0
     for i in np.flatnonzero(apart < 0.75 * usual):
-        touching = end[i] == first[i + 1] and apart[i] < 0.6 * usual and shape(text[i]) == shape(text[i + 1])
+        touching = end[i] == first[i + 1] and apart[i] < 0.6 * usual and _twins(text[i], text[i + 1])
         if touching or (text[i] == text[i + 1] and "\u0370" <= text[i] < "\u0530"):
             kept[i if sure[first[i]] < sure[first[i + 1]] else i + 1] = False
     return kept
+
+
+def _twins(a: str, b: str) -> bool:
+    """Whether two letters look alike but for their marks, or for their size, as "C" and "c" do."""
+    return shape(a) == shape(b) or a.lower() == b.lower() in _SIZED
 
 
 def gaps(line: np.ndarray) -> np.ndarray:
