@@ -108,6 +108,7 @@ def test_sets_are_those_of_their_standards() -> None:
         ("ー定のデー", "一定のデー"),
         ("ı8ș2 yılında 7o.ooo", "1852 yılında 70.000"),  # a word with a digit whose letters all look like digits
         ("CO2 lo", "CO2 lo"),
+        ("§ ıı54(b) ışık ı", "§ 1154(b) ışık ı"),  # old-style figures
     ],
 )
 def test_a_word_has_one_script(read: str, told: str) -> None:

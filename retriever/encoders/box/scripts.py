@@ -2,7 +2,8 @@
 
 A word's script is that of most of its letters that no other script has a likeness of, else that of the whole line's.
 Longer words of one script are never changed. Katakana that look like a Chinese character are that one
-beside no other kana. A cedilla in a line with Romanian letters and none of Turkish is a comma.
+beside no other kana. A cedilla in a line with Romanian letters and none of Turkish is a comma. Dotless i's before a
+digit, at the start of a word, are ones.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def consistent(text: list[str]) -> list[str]:
         text = told = [_COMMA.get(c, c) for c in text]
     start = 0
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
-        word = text[start:stop]
+        ones = len(word := text[start:stop]) - len("".join(word).lstrip("ı"))
+        if word[ones : ones + 1] and word[ones].isdigit():
+            told[start : start + ones] = word[:ones] = ["1"] * ones
         if any(c.isdigit() for c in word) and all(c in _DIGIT or not c.isalpha() for c in word):
             told[start:stop] = [_DIGIT.get(c, c) for c in word]
         elif len({_script(c) for c in word} - {None}) > 1 or (len(word) == 1 and line and word[0] in _LIKE):
