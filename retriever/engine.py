@@ -20,8 +20,7 @@ from index.upkeep import Damage
 from ingest.page import Encoder
 from ingest.report import Progress, Report
 from retriever import documents
-from retriever.encoders import DEFAULT, check_encoder, load_encoder
-from retriever.encoders.remote_http import check_stored, is_address
+from retriever.encoders import DEFAULT, check_encoder, is_address, load_encoder
 from retriever.encoders.single import SingleVectors
 from retriever.hit import Hit, hits_of
 from retriever.query import Query, both, of_picture, of_texts, seen, stored, words_only
@@ -107,6 +106,8 @@ class Retriever:
                 stored = {"name": DEFAULT} if self._index is None else self._index.settings.fingerprint
                 task = self._options["task"] or stored.get("task")
                 if self._encoder is None and is_address(stored["name"]):
+                    from retriever.encoders.remote_http import check_stored
+
                     check_stored(stored["name"])
                 self._encoder = self._seen(load_encoder(self._encoder or stored["name"], task=task))
                 if self._index is not None:

@@ -19,6 +19,11 @@ _told: set[str] = set()  # models whose licence was shown in this process
 logger = logging.getLogger(__name__)
 
 
+def is_address(name: str) -> bool:
+    """Does this name a server rather than a model or a folder?"""
+    return name.lower().startswith(("http://", "https://"))
+
+
 def load_encoder(
     name_or_path: str | Path = DEFAULT,
     *,
@@ -43,8 +48,6 @@ def load_encoder(
         module, attribute = _ENCODERS[name].split(":")
         encoder: Encoder = getattr(importlib.import_module(module), attribute)()
         return encoder
-    from retriever.encoders.remote_http import is_address
-
     if is_address(name):
         if (device, revision, dtype) != (None, None, None):
             raise QueryError("of a server, device, revision and dtype are its own affair; leave them out")

@@ -60,11 +60,6 @@ class Refused(OctavoError):
         self.status = status
 
 
-def is_address(name: str) -> bool:
-    """Does this name a server rather than a model or a folder?"""
-    return name.lower().startswith(("http://", "https://"))
-
-
 def parse(text: str) -> Address:
     """`https://host/pooling` or `https://host/v1/embeddings`, and after a `#` the model or options, `model=NAME&...`.
 
