@@ -137,42 +137,38 @@ def test_a_saved_cache_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> None
         assert candidates.restored(kind, tmp_path / "nothing", NAME, DIM, DIM) is None
 
 
-def test_a_cache_that_was_made_up_is_not_believed(tmp_path: Path) -> None:
-    source = Store({page: vectors_of("page", page, 9) for page in range(1, 9)})
-    stage = Scan(DIM)
-    stage.update(source.ids, source)
-    record, arrays = stage.state()
-    lies = {
-        "codes": arrays["codes"] + np.uint16(16),
-        "offsets": arrays["offsets"] + 1,
-        "ids": arrays["ids"][::-1],
-        "centroids": arrays["centroids"][:, 1:],
-    }
-    for name, lie in lies.items():
-        cache.save(tmp_path, "codes", NAME, record, arrays | {name: lie})
-        assert candidates.restored("codes", tmp_path, NAME, DIM, DIM) is None, name
-        cache.save(tmp_path, "codes", NAME, record, {k: v for k, v in arrays.items() if k != name})
-        assert candidates.restored("codes", tmp_path, NAME, DIM, DIM) is None, name
-    cache.save(tmp_path, "codes", NAME, {}, arrays)
-    assert candidates.restored("codes", tmp_path, NAME, DIM, DIM) is None
+LIES = {
+    "codes": [
+        ("codes", lambda codes: codes + np.uint16(16)),
+        ("offsets", lambda offsets: offsets + 1),
+        ("ids", lambda ids: ids[::-1]),
+        ("centroids", lambda centroids: centroids[:, 1:]),
+    ],
+    "rows": [
+        ("rows", lambda rows: rows[:, 1:]),
+        ("rows", lambda rows: rows.astype(np.float16)),
+        ("scales", lambda scales: np.full_like(scales, np.inf)),
+        ("offsets", lambda offsets: offsets[:-1]),
+        ("ids", lambda ids: ids[::-1]),
+    ],
+}
 
 
-def test_rows_that_were_made_up_are_not_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", LIES)
+def test_a_cache_that_was_made_up_is_not_believed(tmp_path: Path, kind: str) -> None:
     source = Store({page: vectors_of("page", page, 9) for page in range(1, 9)})
-    stage = Rows(DIM)
+    stage = candidates.empty(kind, DIM, DIM)
     stage.update(source.ids, source)
     record, arrays = stage.state()
-    lies = {
-        "rows": arrays["rows"][:, 1:],
-        "scales": np.full_like(arrays["scales"], np.inf),
-        "offsets": arrays["offsets"][:-1],
-        "ids": arrays["ids"][::-1],
-    }
-    for name, lie in (lies | {"rows ": arrays["rows"].astype(np.float16)}).items():
-        cache.save(tmp_path, "rows", NAME, record, arrays | {name.strip(): lie})
-        assert candidates.restored("rows", tmp_path, NAME, DIM, DIM) is None, name
-        cache.save(tmp_path, "rows", NAME, record, {k: v for k, v in arrays.items() if k != name.strip()})
-        assert candidates.restored("rows", tmp_path, NAME, DIM, DIM) is None, name
+    for name, lie in LIES[kind]:
+        cache.save(tmp_path, kind, NAME, record, arrays | {name: lie(arrays[name])})
+        assert candidates.restored(kind, tmp_path, NAME, DIM, DIM) is None, name
+        cache.save(tmp_path, kind, NAME, record, {k: v for k, v in arrays.items() if k != name})
+        assert candidates.restored(kind, tmp_path, NAME, DIM, DIM) is None, name
+    assert bool(record) == (kind == "codes")  # rows have nothing beside their arrays
+    if record:
+        cache.save(tmp_path, kind, NAME, {}, arrays)
+        assert candidates.restored(kind, tmp_path, NAME, DIM, DIM) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
