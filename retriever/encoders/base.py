@@ -6,6 +6,7 @@ so do sentence-transformers' words (`multivector`).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,13 +46,13 @@ class PictureEncoder(MultiVector):
 
     _recent: tuple[Any, list[Embedding]] = (None, [])
 
+    @abstractmethod
     def embed_pictures(self, pictures: Sequence[Any]) -> list[Embedding]:
         """Each picture as a page."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed_queries(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text as a query."""
-        raise NotImplementedError
 
     def query_key(self) -> Any:
         """What, changed, changes the embedding of a query."""

@@ -58,6 +58,21 @@ def in_batches(
     return results  # type: ignore[return-value]
 
 
+def in_parts(
+    inputs: Sequence[Any], length: int, run: Callable[[Sequence[Any]], list[Result]], progress: Told | None = None
+) -> list[Result]:
+    """`run` over so many inputs after another, in order, so that no more are open in memory at once -> all its results.
+
+    progress: called after each part with (done, n).
+    """
+    found: list[Result] = []
+    for start in range(0, len(inputs), length):
+        found += run(inputs[start : start + length])
+        if progress:
+            progress(len(found), len(inputs))
+    return found
+
+
 def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from index.errors import OctavoError
 from ingest.page import Render
 from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen
-from retriever.encoders.batches import Told, in_batches
+from retriever.encoders.batches import Told, in_batches, in_parts
 from retriever.encoders.checkpoint import check_depth, digests, load_strictly, on_meta, read_json, stored_tensors
 from retriever.encoders.families import DUAL
 from retriever.encoders.late_inputs import picture_settings
@@ -97,13 +97,11 @@ class DualEncoder(PictureEncoder):
 
     def embed_pictures(self, pictures: Sequence[Picture], progress: Told | None = None) -> list[Embedding]:
         """Each picture as a page. Raises ValueError where one side is over 200 times the other."""
-        found: list[Embedding] = []
-        for start in range(0, len(pictures), 4 * self.batch_size):  # so many pictures are in memory at once
-            read = [self._read(picture) for picture in pictures[start : start + 4 * self.batch_size]]
-            found += self._embed(self.network.get_image_features, read, "image")
-            if progress:
-                progress(len(found), len(pictures))
-        return found
+
+        def embed(part: Sequence[Picture]) -> list[Embedding]:
+            return self._embed(self.network.get_image_features, [self._read(picture) for picture in part], "image")
+
+        return in_parts(pictures, 4 * self.batch_size, embed, progress)
 
     def embed_queries(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text as a query, what is beyond the model's length cut off."""

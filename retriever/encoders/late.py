@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from index.errors import OctavoError
 from ingest.page import Render
 from retriever.encoders.base import Embedding, PictureEncoder, Span, chosen
-from retriever.encoders.batches import Told, in_batches
+from retriever.encoders.batches import Told, in_batches, in_parts
 from retriever.encoders.checkpoint import digests, read_json
 from retriever.encoders.late_grid import Grid
 from retriever.encoders.late_inputs import Qwen, Read, Reader, Tiles, Whole, picture_settings
@@ -90,13 +90,11 @@ class LateEncoder(PictureEncoder):
 
     def embed_pictures(self, pictures: Sequence[Any], progress: Told | None = None) -> list[Embedding]:
         """Each picture (path, PIL image, (H, W, 3) uint8) as a page."""
-        found: list[Embedding] = []
-        for start in range(0, len(pictures), 4 * self.batch_size):  # so many pictures are in memory at once
-            pages = [self._reader.read(picture) for picture in pictures[start : start + 4 * self.batch_size]]
-            found += self._embed(pages)
-            if progress:
-                progress(len(found), len(pictures))
-        return found
+
+        def embed(part: Sequence[Any]) -> list[Embedding]:
+            return self._embed([self._reader.read(picture) for picture in part])
+
+        return in_parts(pictures, 4 * self.batch_size, embed, progress)
 
     def embed_queries(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text as a query, with the tokens that the family adds to it."""

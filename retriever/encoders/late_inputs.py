@@ -7,6 +7,7 @@ the others.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class Read:
     grid: tuple[int, int] | None = None
 
 
-class Reader:
+class Reader(ABC):
     """What readers share. image: the placeholder of a visual token; special: is a text put between the tokenizer's own
     tokens? ragged: are pictures of unlike shapes put one after the other, or stacked?"""
 
@@ -56,9 +57,9 @@ class Reader:
         """settings: of preprocessor_config.json, at `path`; config: of the backbone."""
         self._row, self.image = row, row.image
 
+    @abstractmethod
     def read(self, picture: Picture) -> Read:
         """A page."""
-        raise NotImplementedError
 
     def query(self, text: str) -> str:
         """A query as the model reads it."""

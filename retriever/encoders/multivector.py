@@ -6,6 +6,7 @@ prompts, its device), the argument is taken or refused, never half obeyed. torch
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
     import torch
 
 
-class MultiVector:
+class MultiVector(ABC):
     """What an `Encoder` inherits to have those words."""
 
     similarity_fn_name = "maxsim"
 
+    @abstractmethod
     def encode_pages(self, pages: Sequence[Page]) -> list[PageTokens]:
         """As of `Encoder`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
         """As of `Encoder`."""
-        raise NotImplementedError
 
     def encode_query(
         self,
