@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from index import catalog, upkeep
+from index import catalog, schema, upkeep
 from index.directory import Index
 from index.errors import DamageError, FormatError, OctavoError
 from index.store import shard_files, sync_folder
@@ -157,7 +157,7 @@ def _extract(source: zipfile.ZipFile, folder: Path, size: int) -> None:
 
 def _prove(folder: Path) -> None:
     """Raise OctavoError unless an unpacked index is whole, and holds nothing else."""
-    catalog.connect(folder, write=True).close()  # to this format, with a write-ahead log
+    schema.connect(folder, write=True).close()  # to this format, with a write-ahead log
     index = Index(folder)
     try:
         damage = upkeep.check(index)

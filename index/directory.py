@@ -25,7 +25,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from index import cache, candidates, catalog
+from index import cache, candidates, catalog, schema
 from index import settings as stored
 from index.blocks import Layout
 from index.candidates import STAGES
@@ -53,10 +53,10 @@ class Index:
         self._guard = threading.Lock()
         self._state: State | None = None
         try:
-            catalog.connect(self.folder, write=False).close()
+            schema.connect(self.folder, write=False).close()
         except OldFormat:
             with lock(self.folder):
-                catalog.connect(self.folder, write=True).close()
+                schema.connect(self.folder, write=True).close()
         with self._reader() as db:
             self.settings = stored.read(db, self.folder)
 
@@ -161,7 +161,7 @@ class Index:
         """A connection, one that was used before unless `anew`: FTS5 remembers too much for an integrity check."""
         with self._guard:
             db = self._readers.pop() if self._readers and not anew else None
-        db = db or catalog.connect(self.folder, write=False)
+        db = db or schema.connect(self.folder, write=False)
         try:
             yield db
         except catalog.UNREADABLE as error:
@@ -186,7 +186,7 @@ def _create_catalog(path: Path, settings: Settings) -> None:
     fresh = path / "creating"
     shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed here
     fresh.mkdir(mode=0o700)
-    db = catalog.connect(fresh, write=True)
+    db = schema.connect(fresh, write=True)
     try:
         failpoint("catalog begun")
         with catalog.transaction(db):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from index import cache, catalog, lane
+from index import cache, catalog, lane, schema
 from index.blocks import ALIGN, Extent, walk_block
 from index.directory import Index
 from index.errors import DamageError, FormatError, OctavoError
@@ -147,7 +147,7 @@ def compact(index: Index, *, purge: bool = False) -> dict[str, Any]:
 
 def _purge(index: Index, writer: Writer) -> None:
     cache.clear(index.folder)
-    for part in catalog.LANES:
+    for part in schema.LANES:
         writer.db.execute(f"INSERT INTO {part}({part}) VALUES ('optimize')")
     writer.db.execute("VACUUM")
     failpoint("purge vacuumed")
@@ -197,8 +197,8 @@ def rebuild(index: Index) -> dict[str, Any]:
     """Make the text lane and the first stage again from what they are derived from."""
     with index.writing() as writer:
         with catalog.transaction(writer.db):
-            for part in catalog.LANES:
-                catalog.new_search(writer.db, part)
+            for part in schema.LANES:
+                schema.new_search(writer.db, part)
             documents = list(catalog.rows(writer.db, "SELECT * FROM documents ORDER BY id"))
             pages = sum(lane.put_document(writer.db, row) for row in documents)
             writer.next_generation()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
-from index import catalog, lane, settings
+from index import catalog, lane, schema, settings
 from index.blocks import Block, Extent
 from index.codec import CENTRED
 from index.failpoint import failpoint
@@ -34,7 +34,7 @@ class Writer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.db: Database = catalog.connect(folder, write=True)
+        self.db: Database = schema.connect(folder, write=True)
         try:
             self.settings = settings.read(self.db, folder)
             self.layout = self.settings.layout

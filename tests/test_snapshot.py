@@ -19,7 +19,7 @@ import pytest
 from golden_index import DATA, answers
 from pages import DIM, add, asked, content_of, dump, filled, origin_of, page_of, vectors_of, visual_search
 
-from index import Index, catalog, upkeep
+from index import Index, catalog, schema, upkeep
 from index.codec import decode
 from index.errors import DamageError, FormatError, IndexLocked, NotAnIndex, OldFormat
 
@@ -246,11 +246,11 @@ def test_an_index_of_an_earlier_format_is_brought_up_to_date(tmp_path: Path, mon
     def another(db: Any) -> None:
         db.execute("ALTER TABLE documents ADD COLUMN note TEXT")
 
-    monkeypatch.setattr(catalog, "MIGRATIONS", [*catalog.MIGRATIONS, another])
-    catalog._expected.cache_clear()
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, another])
+    schema._expected.cache_clear()
     try:
         with pytest.raises(OldFormat, match="format 3 is older than 4; open it where it can be written to"):
-            catalog.connect(tmp_path, write=False)
+            schema.connect(tmp_path, write=False)
         index = Index(tmp_path)
         assert dump(index) == before
         assert upkeep.check(index) == []
@@ -259,7 +259,7 @@ def test_an_index_of_an_earlier_format_is_brought_up_to_date(tmp_path: Path, mon
         assert connection.execute("PRAGMA user_version").fetchone() == (4,)
         connection.close()
     finally:
-        catalog._expected.cache_clear()
+        schema._expected.cache_clear()
 
 
 def test_settings_are_those_of_the_creation(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
-from index import catalog
+from index import catalog, schema
 from index.text import match_any, stems, terms
 
 
 @pytest.fixture(scope="module")
 def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A catalog to ask."""
-    db = catalog.connect(tmp_path_factory.mktemp("lane"), write=True)
+    db = schema.connect(tmp_path_factory.mktemp("lane"), write=True)
     yield db
     db.close()
 
@@ -112,7 +112,7 @@ def test_no_query_is_syntax(lane: Database, query: str) -> None:
 def test_any_text_finds_itself(text: str) -> None:
     db = Database(catalog.sqlite3.connect(":memory:"))
     try:
-        catalog.new_search(db, "page_search")
+        schema.new_search(db, "page_search")
         put(db, text, "unrelated")
         assert (match_any(text) == "") == (terms(text) == [])
         found = ask(db, text)  # is no syntax error
@@ -129,8 +129,8 @@ def test_only_the_first_terms_of_a_long_query_are_asked() -> None:
 
 
 def test_a_catalog_has_the_lane_that_a_query_expects(tmp_path: Path) -> None:
-    db = catalog.connect(tmp_path, write=True)
-    for part in catalog.LANES:
+    db = schema.connect(tmp_path, write=True)
+    for part in schema.LANES:
         columns = [row[1] for row in db.conn.execute(f"PRAGMA table_info({part})")]
         assert columns == ["title", "name", "body", "stems"]
     db.close()

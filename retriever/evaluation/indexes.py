@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from index import Index, Origin, PageRecord, catalog
+from index import Index, Origin, PageRecord, catalog, schema
 from index.writer import Writer
 from ingest.page import Encoder, Page, PageTokens, Words
 from ingest.report import Progress
@@ -63,7 +63,7 @@ def opened(
 
 def place(corpus: Corpus, encoder: Encoder, cache: Path, codec: str, pool: int) -> Path:
     """Where the index of a corpus lies."""
-    fingerprint = json.dumps([encoder.fingerprint, len(catalog.MIGRATIONS)], sort_keys=True, default=str).encode()
+    fingerprint = json.dumps([encoder.fingerprint, len(schema.MIGRATIONS)], sort_keys=True, default=str).encode()
     maker = hashlib.blake2b(fingerprint, digest_size=6).hexdigest()
     pooled = f"-pool{pool}" if pool != 1 else ""
     return cache / "indexes" / f"{corpus.key[:16]}-{maker}-{codec}{pooled}"
