@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from retriever import maintenance, models, similar_command
+from retriever import maintenance, models, sheet, similar_command
 from retriever import terminal as term
 from retriever.evaluation import command as evaluation
 from retriever.options import CODECS, common, json_object, limits, opened, password_option, reading_options, where
@@ -153,6 +153,7 @@ def add(
 @click.option("--mode", type=click.Choice(["hybrid", "visual", "text"]), default="hybrid", show_default=True)
 @click.option("--where", "conditions", multiple=True, metavar="FILTER", help="field=value, or JSON; may be repeated.")
 @click.option("--candidates", metavar="N|all", help="How many pages of each lane are scored exactly.")
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page of their pictures.")
 @common
 def search(
     query: tuple[str, ...],
@@ -162,6 +163,7 @@ def search(
     mode: str,
     conditions: tuple[str, ...],
     candidates: str | None,
+    page: Path | None,
     index: str | None,
     as_json: bool,
 ) -> int:
@@ -172,8 +174,12 @@ def search(
     limit = int(candidates) if candidates and candidates.isdecimal() else candidates
     with opened(index) as retriever:
         hits = retriever.search(text, k, mode, filters, limit, image=image, like=like)
+        if page is not None:
+            with term.busy("drawing pages", as_json) as progress:
+                page.write_text(sheet.sheet(text or image or like or "", sheet.found(hits, progress)), "utf-8")
+            click.echo(f"Wrote {term.printable(str(page))}.", err=True)
         if as_json:
-            asked = {"query": text, "image": image, "like": like, "mode": mode}
+            asked = {"query": text, "image": image, "like": like, "mode": mode, "html": page}
             term.emit({**asked, "hits": [hit.dict() for hit in hits]})
         elif hits:
             term.show_hits(hits)

@@ -6,9 +6,6 @@ map cost no model run and hold even when the index has moved on. Pictures are dr
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retriever.snippet import Snippet, printable, snippet
+from retriever.snippet import Snippet, snippet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,6 +91,11 @@ class Hit:
         return f"{self.document}#p{self.page}"
 
     @property
+    def name(self) -> str:
+        """What the document is called: its title, or else its file's name."""
+        return self.title or Path(self.path).name
+
+    @property
     def url(self) -> str:
         """file://...#page=N, which a PDF viewer opens at the page; "" where no path is known."""
         if not self.path:
@@ -162,16 +164,11 @@ class Hit:
         return getattr(self, name)
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        try:
-            self.thumbnail().convert("RGB").save(buffer, "JPEG", quality=80)
-            source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-            picture = f'<img src="{source}" alt="page {self.page}" style="border:1px solid #ccc"><br>'
-        except Exception:
-            picture = ""
-        title = html.escape(printable(self.title or Path(self.path).name))
-        heading = f"<b>{title}</b>, page {self.page} <small>({self.score:.3f})</small>"
-        return f"<div>{picture}{heading}<br>{html.escape(self.snippet)}</div>"
+        from retriever import sheet
+
+        heading = f"<b>{sheet.text(self.name)}</b>, page {self.page} <small>({self.score:.3f})</small>"
+        words = sheet.marked(self.snippet, self.marks)
+        return sheet.figure(self.thumbnail, _THUMBNAIL, f"{heading}<br>{words}")
 
 
 def hits_of(

@@ -1,19 +1,15 @@
-"""The commands `octavo duplicates` and `octavo clusters`, and their page of thumbnails.
-
-The page is one file that asks nothing of anybody: pictures are in it, and its policy forbids any request.
-"""
+"""The commands `octavo duplicates` and `octavo clusters`, and their page of thumbnails."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from retriever import sheet
 from retriever import terminal as term
 from retriever.options import common, opened, where
 from retriever.printable import printable
@@ -24,13 +20,6 @@ if TYPE_CHECKING:
 
 _GROUPS, _PICTURES, _SIDE = 100, 6, 220  # on the page: groups, pictures of each, pixels of the longer side
 _LISTED = 10  # members of a group on a terminal
-_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy"
-content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><title>{title}</title><style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #222 }}
-section {{ border-top: 1px solid #ccc; padding: .6em 0 }} h1, h2 {{ font-weight: 600 }} h2 {{ font-size: 1em }}
-figure {{ display: inline-block; margin: 0 1em 1em 0; width: 220px; vertical-align: top }}
-img {{ border: 1px solid #ccc }} figcaption {{ font-size: .8em; overflow-wrap: anywhere }}</style>
-<h1>{title}</h1>"""
 _filter = click.option(
     "--where", "conditions", multiple=True, metavar="FILTER", help="field=value, or JSON; may be repeated."
 )
@@ -97,32 +86,21 @@ def thumbnails(
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """A page of HTML with the first pictures of the first groups. progress: told (groups done, of all)."""
-    parts = [_HEAD.format(title=f"{term.count(len(groups), 'group')} of {what}")]
-    shown = groups[:_GROUPS]
+    shown, parts = groups[:_GROUPS], []
     for number, group in enumerate(shown, 1):
-        figures = "".join(_figure(retriever, member) for member in group[:_PICTURES])
-        parts.append(f"<section><h2>{number}. {term.count(len(group), 'page')}</h2>{figures}</section>")
+        figures = [_figure(retriever, member) for member in group[:_PICTURES]]
+        parts.append(sheet.section(f"{number}. {term.count(len(group), 'page')}", figures))
         if progress:
             progress(number, len(shown))
     if len(groups) > len(shown):
         parts.append(f"<p>{len(groups) - len(shown):,} more are not shown here.</p>")
-    return "\n".join(parts)
+    return sheet.sheet(f"{term.count(len(groups), 'group')} of {what}", parts)
 
 
 def _figure(retriever: Retriever, member: Member) -> str:
-    from index.errors import OctavoError
-
-    name = html.escape(printable(member.title or Path(member.path).name))
-    try:
-        picture: Any = retriever.draw(member.document, member.path, member.kind, member.page, 50).convert("RGB")
-    except OctavoError as error:
-        shown = f"<p>{html.escape(printable(str(error)))}</p>"
-    else:
-        picture.thumbnail((_SIDE, _SIDE))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=75)
-        shown = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-    return f"<figure>{shown}<figcaption>{name}, page {member.page} ({member.likeness:.3f})</figcaption></figure>"
+    name = sheet.text(member.title or Path(member.path).name)
+    draw = partial(retriever.draw, member.document, member.path, member.kind, member.page, 50)
+    return sheet.figure(draw, _SIDE, f"{name}, page {member.page} ({member.likeness:.3f})")
 
 
 COMMANDS = (duplicates, clusters)

@@ -51,7 +51,7 @@ def show_hits(hits: Iterable[Any], lanes: bool = True) -> None:
 
     out = console()
     for hit in hits:
-        title = printable(hit.title or Path(hit.path).name)
+        title = printable(hit.name)
         line = Text.assemble((f"{hit.rank:>2}  ", "bold"), (f"{title}, page {hit.page}", "bold"), f"   {hit.score:.3f}")
         out.print(line, soft_wrap=True)
         parts = [f"{printable(str(hit.path))}#page={hit.page}"]
@@ -140,7 +140,7 @@ def count(n: int, thing: str) -> str:
 def show_page(hit: Any, query: str | None) -> None:
     """Which page it is, and its words; with a query, the snippet and the regions that answer it."""
     out = console()
-    title = printable(hit.title or Path(hit.path).name)
+    title = printable(hit.name)
     out.print(f"{title}, page {hit.page} of {hit.pages}", style="bold", soft_wrap=True)
     out.print(printable(hit.url), style="dim", soft_wrap=True)
     if not query:

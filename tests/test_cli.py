@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,23 @@ def test_search_as_json_is_one_document_with_all_of_a_hit(index):
     assert hit["metadata"] == {"year": 2023} and 0 <= hit["score_norm"] <= 1
     assert any(hit["snippet"][a:b] == "quay" for a, b in hit["marks"])
     assert hit["url"].startswith("file://") and hit["url"].endswith("#page=1")
+
+
+def test_search_writes_a_page_of_pictures_that_asks_for_nothing(index, tmp_path):
+    made = tmp_path / "hits.html"
+    found = json.loads(octavo("search", "<quay>", "-k", 3, "--index", index, "--json", "--html", made, check=0).stdout)
+    assert found["html"] == str(made)
+    shown = made.read_text("utf-8")
+    assert shown.count('src="data:image/jpeg;base64,') == len(found["hits"]) == 3 and "default-src 'none'" in shown
+    assert "<h1>&lt;quay&gt;</h1>" in shown and "eastern <mark>quay</mark> for" in shown and "\x1b" not in shown
+    assert f'href="{found["hits"][0]["url"]}"' in shown
+    assert not re.search(r"https?:|src=\"(?!data:)|<script|<link", shown)
+    (index.parent / "files" / "harbour.pdf").rename(tmp_path / "elsewhere.pdf")
+    try:
+        octavo("search", "quay", "-k", 1, "--index", index, "--html", made, check=0)
+    finally:
+        (tmp_path / "elsewhere.pdf").rename(index.parent / "files" / "harbour.pdf")
+    assert "<img" not in made.read_text("utf-8") and "harbour.pdf" in made.read_text("utf-8")
 
 
 def test_filters_and_what_finds_nothing(index):

@@ -190,7 +190,7 @@ def test_the_gallery_shows_the_right_page_and_ours_with_what_was_seen(tmp_path):
     (miss,) = gallery(questions, encoder, tmp_path / "cache", result)
     assert (miss["query"], miss["right"]["page"], miss["ours"]["page"]) == ("q-forest", "bakery.png#0", "forest.png#0")
     assert miss["place"] in (2, 3, 4) and "trees cover" in miss["ours"]["text"]
-    drawn = Image.open(io.BytesIO(base64.b64decode(miss["ours"]["picture"])))
+    drawn = Image.open(io.BytesIO(base64.b64decode(miss["ours"]["picture"].partition(",")[2])))
     assert drawn.format == "JPEG" and max(drawn.size) <= 720
     colours = np.asarray(drawn.convert("RGB"), np.int16)
     assert (np.ptp(colours, axis=2) > 60).sum() > 200  # heat on a page of black and white

@@ -5,8 +5,6 @@ Heat maps come from stored vectors, so no page is encoded again. Text corpora ha
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from retriever.engine import Retriever
 from retriever.evaluation.datasets import QuestionSet
 from retriever.evaluation.indexes import opened
 from retriever.evaluation.run import Result
+from retriever.sheet import source
 
 MOST = 8  # failures of a data set
 _SIDE = 720  # pixels of a picture's longer side
@@ -27,7 +26,7 @@ def gallery(
     questions: QuestionSet, encoder: Encoder, cache: Path, result: Result, most: int = MOST
 ) -> list[dict[str, Any]]:
     """The failures of a result, spread from the worst to the nearest miss, each with `right` and `ours` as
-    {page, picture (JPEG as base64, or ""), text}."""
+    {page, picture (a data: address, or ""), text}."""
     system, missed = result.system, result.failures
     chosen = [missed[round(place)] for place in _spread(len(missed), most)]
     shown = []
@@ -56,14 +55,6 @@ def _page(retriever: Retriever, questions: QuestionSet, page: str, query: str) -
         return {"page": page, "picture": "", "text": questions.corpus.texts[content][:_SHOWN]}
     try:
         hit = retriever.page(content, number, query)
-        return {"page": page, "picture": _jpeg(hit.heatmap(dpi=80)), "text": hit.snippet[:_SHOWN]}
+        return {"page": page, "picture": source(hit.heatmap(dpi=80), _SIDE), "text": hit.snippet[:_SHOWN]}
     except OctavoError as error:
         return {"page": page, "picture": "", "text": f"The page cannot be drawn: {error}"}
-
-
-def _jpeg(picture: Any) -> str:
-    picture = picture.convert("RGB")
-    picture.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=72, optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -276,7 +276,7 @@ def _side(what: str, side: Mapping[str, Any], place: str) -> str:
     told = f"<b>{what}</b>{f' ({_text(place)})' if place else ''}: {_text(side['page'])}"
     picture = ""
     if side["picture"]:
-        picture = f'<img src="data:image/jpeg;base64,{side["picture"]}" alt="{_text(side["page"])}" loading="lazy">'
+        picture = f'<img src="{side["picture"]}" alt="{_text(side["page"])}" loading="lazy">'
     words = f'<p class="quiet" dir="auto">{_text(side["text"])}</p>' if side["text"] else ""
     return f"<div><p>{told}</p>{picture}{words}</div>"
 
