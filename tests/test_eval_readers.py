@@ -10,9 +10,10 @@ import sets
 
 from retriever import Retriever, load_encoder
 from retriever.cli import main
+from retriever.encoders.box.reader import Reader
 from retriever.evaluation.bm25 import BM25
 from retriever.evaluation.datasets import load
-from retriever.evaluation.indexes import opened
+from retriever.evaluation.indexes import opened, texts
 from retriever.evaluation.readers import PixelsOnly, ocr, text_layer
 from retriever.evaluation.run import baseline, best
 
@@ -80,7 +81,7 @@ def test_bm25_is_the_formula():
 
 def test_what_is_ranked_is_what_the_engine_finds(folder, tmp_path):
     (questions,) = load(str(folder))
-    retriever, _ = opened(questions.corpus, PixelsOnly(load_encoder()), tmp_path)
+    retriever, _ = opened(questions.corpus, PixelsOnly(load_encoder(), tmp_path), tmp_path)
     with retriever:
         for mode in ("hybrid", "visual", "text"):
             for query in questions.queries:
@@ -89,12 +90,30 @@ def test_what_is_ranked_is_what_the_engine_finds(folder, tmp_path):
                 assert best(retriever, questions.corpus, query.text, 3, mode) == expected and expected
 
 
+def test_a_new_head_reads_nothing_again(folder, tmp_path, monkeypatch):
+    (questions,) = load(str(folder))
+    with opened(questions.corpus, PixelsOnly(load_encoder(), tmp_path), tmp_path)[0] as retriever:
+        before = texts(retriever, questions.corpus)
+    assert len(list(tmp_path.glob("readings/*/*.json"))) == 4 and all(before.values())
+    monkeypatch.setattr(Reader, "words", lambda *_: pytest.fail("read again"))
+    head = load_encoder()
+    head.fingerprint = head.fingerprint | {"head": "another"}
+    head._projection = -head._projection
+    made, facts = opened(questions.corpus, PixelsOnly(head, tmp_path), tmp_path)
+    with made:
+        assert texts(made, questions.corpus) == before
+    assert facts["encoded"] == 4
+    kept = [json.loads(file.read_text())["seconds"] for file in tmp_path.glob("readings/*/*.json")]
+    assert 0 < sum(kept) / 4 < facts["cpu_seconds_a_page"], "readings that were there count as what they took"
+    baseline(questions, ocr(tmp_path), tmp_path)
+
+
 def test_a_page_without_words_is_read_as_none(tmp_path):
     (tmp_path / "blank").mkdir()
     with pymupdf.open() as document:
         document.new_page()
         document.save(tmp_path / "blank" / "blank.pdf")
-    with Retriever.open(tmp_path / "index", ocr()) as retriever:
+    with Retriever.open(tmp_path / "index", ocr(tmp_path)) as retriever:
         report = retriever.add(tmp_path / "blank")
         assert report.pages == 1 and not report.failed
         assert retriever.search("anything", mode="text") == []

@@ -93,9 +93,9 @@ def evaluate(
         _check_pictures(
             chosen, ["--pixels-only"] * pixels_only + [f"--baseline {b}" for b in baselines if b != "layer"]
         )
-        readers = [BASELINES[name]() for name in dict.fromkeys(baselines)]
+        readers = [BASELINES[name](cache) for name in dict.fromkeys(baselines)]
         plain = load_encoder(encoder or DEFAULT)
-        engine = PixelsOnly(plain) if pixels_only else plain
+        engine = PixelsOnly(plain, cache) if pixels_only else plain
         with term.stages(as_json) as told:
             lexical = [*modes, *baselines]
             asked = [some if some.queries else _made_up(some, engine, cache, lexical, told) for some in chosen]

@@ -2,7 +2,7 @@
 
 Each is an `Encoder` that only reads, so that words are kept as indexes are: the file's text layer as it is, and, of the
 picture alone, what the reader of the encoder in the box sees, or rapidocr. `PixelsOnly` hides text layers from any
-encoder. Not here: BM25 (bm25), scoring (run).
+encoder. What the box reads is kept apart from what is made of it (`readings`). Not here: BM25 (bm25), scoring (run).
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from index.errors import OctavoError
 from ingest.page import Encoder, Page, PageTokens, Render, Words
+from retriever.encoders.box import BoxEncoder
+from retriever.evaluation.readings import Readings
 
 
 class WordsOnly:
@@ -24,6 +27,7 @@ class WordsOnly:
 
     dim, batch_size = 1, 1
     single_dim: int | None = None
+    readings: Readings | None = None
 
     def __init__(self, name: str, read: Callable[[Page], Words], made_by: Any, render: Render) -> None:
         self.name, self.read, self.render = name, read, render
@@ -46,14 +50,19 @@ class WordsOnly:
 class PixelsOnly:
     """An `Encoder` over another, which is handed pages as if they were scans: without their text layer."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, cache: Path) -> None:
+        """cache: where readings of the encoder in the box are kept."""
         self.encoder = encoder
+        self.readings = Readings(encoder, cache) if isinstance(encoder, BoxEncoder) else None
         self.name, self.dim, self.single_dim = f"{encoder.name}, pixels only", encoder.dim, encoder.single_dim
         self.render, self.batch_size = encoder.render, encoder.batch_size
         self.fingerprint: dict[str, Any] = encoder.fingerprint | {"text_layers": "hidden"}
 
     def encode_pages(self, pages: Sequence[Page]) -> list[PageTokens]:
         """As the encoder does; the words are those that it read, none where it does not read."""
+        if isinstance(self.encoder, BoxEncoder) and self.readings:
+            read = [self.readings(page.image) for page in pages]
+            return [replace(self.encoder.embed(words), words=words) for words in read]
         found = self.encoder.encode_pages([replace(page, words=Words(), passage="") for page in pages])
         return [replace(tokens, words=tokens.words or Words()) for tokens in found]
 
@@ -76,17 +85,13 @@ def text_layer() -> WordsOnly:
     return WordsOnly("the text layer", lambda page: page.words, "text layer", Render(10, 100_000))
 
 
-def ocr() -> WordsOnly:
-    """The reader of the encoder in the box, on the picture alone."""
-    from retriever.encoders.box import BoxEncoder
-    from retriever.encoders.box.layer import blank
-
+def ocr(cache: Path) -> WordsOnly:
+    """The reader of the encoder in the box, on the picture alone. cache: where readings are kept."""
     box = BoxEncoder()
-
-    def read(page: Page) -> Words:
-        return Words() if blank(page.image) else box.reader.words(page.image)
-
-    return WordsOnly(f"OCR by {box.name}", read, box.fingerprint, box.render)
+    readings = Readings(box, cache)
+    reader = WordsOnly(f"OCR by {box.name}", lambda page: readings(page.image), readings.made_by, box.render)
+    reader.readings = readings
+    return reader
 
 
 def rapidocr() -> WordsOnly:
@@ -110,4 +115,8 @@ def rapidocr() -> WordsOnly:
     return WordsOnly(f"OCR by rapidocr {version('rapidocr')}", read, "models of its wheel", Render())
 
 
-BASELINES: dict[str, Callable[[], WordsOnly]] = {"layer": text_layer, "ocr": ocr, "rapidocr": rapidocr}
+BASELINES: dict[str, Callable[[Path], WordsOnly]] = {
+    "layer": lambda cache: text_layer(),
+    "ocr": ocr,
+    "rapidocr": lambda cache: rapidocr(),
+}

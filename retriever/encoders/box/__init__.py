@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,8 @@ class BoxEncoder(MultiVector):
         found = self.reader.words(page.image, lines)
         return found if not real or len(found.text) > len(page.words.text) else None
 
-    def _page(self, page: Page) -> PageTokens:
-        read = None if page.passage else self.read(page)
-        words = page.words if read is None else read
+    def embed(self, words: Words) -> PageTokens:
+        """Words in reading order -> vectors (t, 128) and boxes (t, 4), as `encode_pages` has them; `words` is None."""
         taken: list[Piece] = []
         boxes: list[np.ndarray] = []
         corners = np.clip(np.nan_to_num(words.boxes), 0, 1)
@@ -136,7 +136,11 @@ class BoxEncoder(MultiVector):
             boxes.append(piece_boxes(text, pieces, box))
         kept = np.array([piece.says for piece in taken], bool)
         vectors = self._vectors(np.array([piece.id for piece in taken], np.int64))[kept]
-        return PageTokens(vectors, np.concatenate(boxes)[kept] if boxes else np.zeros((0, 4), np.float32), read)
+        return PageTokens(vectors, np.concatenate(boxes)[kept] if boxes else np.zeros((0, 4), np.float32))
+
+    def _page(self, page: Page) -> PageTokens:
+        read = None if page.passage else self.read(page)
+        return replace(self.embed(page.words if read is None else read), words=read)
 
     def _query_pieces(self, text: str) -> list[Piece]:
         pieces = [piece for word in text.split() for piece in self._pieces.word(word)]
