@@ -1,15 +1,16 @@
-"""Change the codec of an index in place, or pool its tokens.
+"""Change the codec of an index in place, pool its tokens, or embed its pages again from the words that it keeps.
 
-Each page is decoded from what is stored, encoded anew and appended to new shards, which are synced; the one transaction
-that has moved all pages over and changed the settings commits; only then the old files go. So a kill at any point
-leaves one whole index in one of the two codecs, a reader keeps the generation that it has, and no generation mixes
-codecs. Twice the room is needed meanwhile. Not here: what a codec is (index.codec), pooling (index.pooling).
+Each page is decoded from what is stored, or embedded again, encoded anew and appended to new shards, which are synced;
+the one transaction that has moved all pages over and changed the settings commits; only then the old files go. So a
+kill at any point leaves one whole index in one of the two codecs, a reader keeps the generation that it has, and no
+generation mixes codecs. Twice the room is needed meanwhile. Not here: what a codec is (index.codec), pooling
+(index.pooling), an encoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,41 +22,60 @@ from index.directory import Index
 from index.errors import DamageError, QueryError
 from index.failpoint import failpoint
 from index.pooling import pool_tokens
+from index.records import PageRecord
 from index.settings import Settings
 from index.snapshot import Snapshot
 from index.store import ShardWriter, shard_path, sync_folder
 from index.upkeep import bytes_of
-from index.writer import Writer
+from index.writer import Writer, block_of
 
 FINENESS = ("binary", "int4", "int8", "fp16")
 _AT_ONCE = 256  # pages that are synced together
+_EMBEDDED_AT_ONCE = 8
 _SAMPLE = 1000  # pages whose mean token is the centre
+_EMBEDDED_SAMPLE = 50  # where they are embedded for that
 Progress = Callable[[int, int], None]
 
 
+class Anew(NamedTuple):
+    """What pages are embedded again by. embed: the words of a page, joined by spaces, and their boxes (w, 4) -> vectors
+    (t, dim), boxes (t, 4) and (D,) or None; fingerprint: of that encoder."""
+
+    embed: Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+    fingerprint: dict[str, Any]
+
+
 def recode(
-    index: Index, codec: str | None = None, pool: int | None = None, progress: Progress | None = None
+    index: Index,
+    codec: str | None = None,
+    pool: int | None = None,
+    progress: Progress | None = None,
+    anew: Anew | None = None,
 ) -> dict[str, Any]:
     """Store every page in another codec, or pooled further; None leaves as it is. progress: told (pages done, of all).
 
-    What a coarser codec or pooling took away does not come back: `note` in the result says so where it applies. Raises
-    QueryError for settings that do not fit, DamageError where a page is not as it was written, IndexLocked, DiskFull.
+    What a coarser codec or pooling took away does not come back: `note` in the result says so where it applies. It does
+    with `anew`, where vectors are made of the stored words. Raises QueryError for settings that do not fit, DamageError
+    where a page is not as it was written, IndexLocked, DiskFull.
     """
     before = bytes_of(index.folder)
     with index.writing() as writer:
         old = writer.settings
-        new = _wanted(old, codec, pool)
+        new = _wanted(old, codec, pool, anew)
         pages = [row[0] for row in writer.db.execute("SELECT id FROM pages ORDER BY document, number")]
-        if new != old:
-            _recode(index, writer, new, pages, progress or (lambda done, total: None))
-    facts = {"codec": new.codec, "pool": new.pool, "pages": len(pages) if new != old else 0}
-    return facts | {"bytes_before": before, "bytes_after": bytes_of(index.folder), "note": _note(old, new)}
+        if new != old or anew:
+            _recode(index, writer, new, pages, progress or (lambda done, total: None), anew)
+    facts = {"codec": new.codec, "pool": new.pool, "pages": len(pages) if new != old or anew else 0}
+    note = "" if anew else _note(old, new)
+    return facts | {"bytes_before": before, "bytes_after": bytes_of(index.folder), "note": note}
 
 
-def _wanted(old: Settings, codec: str | None, pool: int | None) -> Settings:
+def _wanted(old: Settings, codec: str | None, pool: int | None, anew: Anew | None) -> Settings:
     new = old._replace(codec=codec or old.codec, pool=old.pool if pool is None else pool)
     new = new if new.codec in CENTRED else new._replace(centre="")
     check_dim(new.codec, new.dim)
+    if anew:
+        return new._replace(fingerprint=anew.fingerprint)
     if new.pool < old.pool:
         raise QueryError(
             f"the index keeps one vector for {old.pool} tokens, so pool is {old.pool} or more; got {pool}. "
@@ -72,18 +92,25 @@ def _note(old: Settings, new: Settings) -> str:
     return "" if new != old else f"the index is in {new.codec} already, pooled by {new.pool}"
 
 
-def _recode(index: Index, writer: Writer, new: Settings, pages: list[int], progress: Progress) -> None:
+def _recode(
+    index: Index, writer: Writer, new: Settings, pages: list[int], progress: Progress, anew: Anew | None
+) -> None:
+    at_once = _EMBEDDED_AT_ONCE if anew else _AT_ONCE
     before = dict(writer.shards.ends)
     with index.snapshot(anew=True) as snapshot:
         if new.codec in CENTRED:
-            new = _centred(writer, snapshot, new, pages)
+            new = _centred(writer, snapshot, new, pages, anew)
         copy = ShardWriter(index.folder, new.layout, before, max([writer.shards.first - 1, *before]) + 1)
         cache.clear(index.folder)  # made of vectors that will not be these
         try:
             with catalog.transaction(writer.db):
-                for start in range(0, len(pages), _AT_ONCE):
+                for start in range(0, len(pages), at_once):
                     progress(start, len(pages))
-                    _copy(writer, snapshot, copy, new, pages[start : start + _AT_ONCE])
+                    some = pages[start : start + at_once]
+                    if anew:
+                        _embed(writer, copy, new, some, anew)
+                    else:
+                        _copy(writer, snapshot, copy, new, some)
                 failpoint("recode copied")
                 _adopt(writer, copy, new, before)
                 failpoint("recode in transaction")
@@ -117,11 +144,11 @@ def _vectors(snapshot: Snapshot, row: catalog.Row) -> tuple[np.ndarray, np.ndarr
     return decode(codes), pooled
 
 
-def _centred(writer: Writer, snapshot: Snapshot, new: Settings, pages: list[int]) -> Settings:
-    """With the mean of the tokens of a thousand pages, or all, as the centre."""
-    total, count = np.zeros(new.dim), 0
-    for row in _rows(writer, pages[:: -(-len(pages) // _SAMPLE) or 1]):
-        vectors, _ = _vectors(snapshot, row)
+def _centred(writer: Writer, snapshot: Snapshot, new: Settings, pages: list[int], anew: Anew | None) -> Settings:
+    """With the mean of the tokens of some pages, or all, as the centre."""
+    total, count, most = np.zeros(new.dim), 0, _EMBEDDED_SAMPLE if anew else _SAMPLE
+    for row in _rows(writer, pages[:: -(-len(pages) // most) or 1]):
+        vectors = _embedded(writer, row, anew)[0].vectors if anew else _vectors(snapshot, row)[0]
         total, count = total + vectors.sum(axis=0, dtype=np.float64), count + len(vectors)
     return new.centred(total / count) if count else new._replace(centre="")
 
@@ -136,6 +163,36 @@ def _copy(writer: Writer, snapshot: Snapshot, copy: ShardWriter, new: Settings, 
         blocks.append(layout.block(row["id"], vectors, pooled))
     for row, extent in zip(rows, copy.append(blocks), strict=True):
         catalog.move_page(writer.db, row, extent)
+
+
+def _embed(writer: Writer, copy: ShardWriter, new: Settings, pages: Sequence[int], anew: Anew) -> None:
+    """Write pages made of their words to the new shards, as `_copy` does, with where their tokens lie."""
+    rows, blocks, layout = _rows(writer, pages), list[Block](), new.layout
+    for row in rows:
+        page, words = _embedded(writer, row, anew)
+        block, clusters = block_of(layout, new.pool, row["id"], page)
+        blocks.append(block)
+        writer.db.execute("DELETE FROM page_clusters WHERE page = ?", [row["id"]])
+        if clusters is not None:
+            catalog.put_clusters(writer.db, row["id"], clusters)
+        if words:
+            words = words | {"token_boxes": catalog.pack_boxes(page.token_boxes)}
+            catalog.insert(writer.db, "page_text", words, replace=True)
+    for row, extent in zip(rows, copy.append(blocks), strict=True):
+        catalog.move_page(writer.db, row, extent)
+
+
+def _embedded(writer: Writer, row: catalog.Row, anew: Anew) -> tuple[PageRecord, catalog.Row]:
+    """A page made of its stored words, and their row. Raises DamageError where they are not as they were written."""
+    found = catalog.checked(writer.db, "page_text", "page = ?", [row["id"]])
+    if not found and row["tokens"]:
+        raise DamageError(f"{writer.folder / catalog.FILE}: the words of a page are gone; index its document again")
+    words = {name: found[0][name] for name in catalog.TEXT_COLUMNS} if found else {}
+    boxes = catalog.unpack_boxes(words["word_boxes"]) if words else np.zeros((0, 4), np.float32)
+    vectors, places, single = anew.embed(words.get("text", ""), boxes)
+    page = PageRecord(row["number"], vectors, places, single=single)
+    page.check(writer.settings.dim)
+    return page, words
 
 
 def _pool(writer: Writer, page: int, vectors: np.ndarray, pool: int) -> np.ndarray:

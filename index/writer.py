@@ -18,7 +18,7 @@ import numpy as np
 from sqlite_utils import Database
 
 from index import catalog, lane, schema, settings
-from index.blocks import Block, Extent
+from index.blocks import Block, Extent, Layout
 from index.codec import CENTRED
 from index.failpoint import failpoint
 from index.pooling import pool_mean, pool_tokens
@@ -139,7 +139,8 @@ class Writer:
         for page in pages:
             page.check(self.layout.dim)
         self._centre(pages)
-        stored = [self._stored(page_id, page) for page_id, page in zip(ids, pages, strict=True)]
+        layout, pool = self.layout, self.settings.pool
+        stored = [block_of(layout, pool, page_id, page) for page_id, page in zip(ids, pages, strict=True)]
         extents = self.shards.append([block for block, _ in stored])
         title, name = lane.naming(self.db, row)
         with catalog.transaction(self.db):
@@ -167,16 +168,6 @@ class Writer:
             with catalog.transaction(self.db):
                 settings.write(self.db, self.settings)
             failpoint("centre committed")
-
-    def _stored(self, page_id: int, page: PageRecord) -> tuple[Block, np.ndarray | None]:
-        """The block of a page, and which of its vectors stands for each token where that is not its own."""
-        vectors, pooled = page.vectors, page.single
-        if pooled is None:
-            pooled = pool_mean(vectors) if len(vectors) else np.zeros(self.layout.single_dim, np.float32)
-        if self.settings.pool == 1:
-            return self.layout.block(page_id, vectors, pooled), None
-        vectors, clusters = pool_tokens(vectors, -(-len(vectors) // self.settings.pool))
-        return self.layout.block(page_id, vectors, pooled), clusters if len(vectors) < len(clusters) else None
 
     def bytes_of(self, page: PageRecord) -> int:
         """About what a page takes on the disk: its block, its rows, and its words twice in the text lane."""
@@ -325,3 +316,14 @@ class Writer:
             logger.warning("%s: the log could not be moved into the catalog: %s", self.folder, error)
             return False
         return not busy
+
+
+def block_of(layout: Layout, pool: int, page_id: int, page: PageRecord) -> tuple[Block, np.ndarray | None]:
+    """The block of a page, and which of its vectors stands for each token where that is not its own."""
+    vectors, pooled = page.vectors, page.single
+    if pooled is None:
+        pooled = pool_mean(vectors) if len(vectors) else np.zeros(layout.single_dim, np.float32)
+    if pool == 1:
+        return layout.block(page_id, vectors, pooled), None
+    vectors, clusters = pool_tokens(vectors, -(-len(vectors) // pool))
+    return layout.block(page_id, vectors, pooled), clusters if len(vectors) < len(clusters) else None

@@ -19,6 +19,7 @@ from index import candidates, catalog, upkeep
 from index.codec import decode
 from index.errors import DamageError, OctavoError, QueryError, UnknownDocument
 from index.snapshot import Snapshot
+from ingest.page import Words
 from ingest.report import Progress, Report
 
 if TYPE_CHECKING:
@@ -43,6 +44,28 @@ def add(retriever: Retriever, paths: Sequence[str | Path], metadata: dict[str, A
         with index.writing() as writer:
             run = Ingest(writer, retriever.encoder, retriever.renderer, metadata=metadata, **options)
             return run.run(paths, exclude)
+
+
+def recode(
+    retriever: Retriever, codec: str | None, pool: int | None, anew: bool, progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    """See `Retriever.recode`."""
+    from index.recode import Anew, recode
+
+    if not anew:
+        return recode(retriever.index, codec, pool, progress)
+    from retriever.encoders import DEFAULT, load_encoder
+
+    name = retriever.index.settings.fingerprint["name"]
+    if name != DEFAULT:
+        raise QueryError(f"{name} makes its vectors of pictures, not of the words that are kept; index the files again")
+    encoder: Any = retriever.seen(load_encoder(DEFAULT))
+
+    def embed(words: str, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        found = encoder.embed(Words(words.split(), boxes))
+        return found.vectors, found.boxes, found.single
+
+    return recode(retriever.index, codec, pool, progress, Anew(embed, encoder.fingerprint))
 
 
 def check_metadata(metadata: Any) -> None:

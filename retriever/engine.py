@@ -45,7 +45,7 @@ class Retriever:
         self._renderer: Renderer | None = None
         self._guard = threading.RLock()
         if encoder is not None and not isinstance(encoder, str):
-            self._encoder = self._seen(encoder)
+            self._encoder = self.seen(encoder)
         if index is not None and self._encoder is not None:
             check_encoder(self._encoder, index.folder, index.settings.fingerprint)
 
@@ -109,12 +109,12 @@ class Retriever:
                     from retriever.encoders.remote_http import check_stored
 
                     check_stored(stored["name"])
-                self._encoder = self._seen(load_encoder(self._encoder or stored["name"], task=task))
+                self._encoder = self.seen(load_encoder(self._encoder or stored["name"], task=task))
                 if self._index is not None:
                     check_encoder(self._encoder, self._index.folder, self._index.settings.fingerprint)
             return self._encoder
 
-    def _seen(self, encoder: Encoder) -> Encoder:
+    def seen(self, encoder: Encoder) -> Encoder:
         """An encoder as this index uses it: for its tokens, or for one vector a page."""
         single = self._options["vectors"] == "single" or encoder.fingerprint.get("vectors") == "single"
         dim = self._options["dim"]
@@ -300,15 +300,16 @@ class Retriever:
         codec: str | None = None,
         pool: int | None = None,
         *,
+        anew: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Convert the index in place to another codec, or pool its tokens further; killed, it is whole in one of both.
 
-        progress: told (pages done, of all). What a coarser codec took away does not come back: index the files again
-        for that. Raises QueryError, DamageError, DiskFull: twice the room is needed while it runs."""
-        from index.recode import recode
-
-        return recode(self.index, codec, pool, progress)
+        anew: with vectors made again of the words that it keeps, so that an index of an earlier octavo-box-1 is one of
+        this; no file is opened, no page read. progress: told (pages done, of all). What a coarser codec took away does
+        not come back without `anew`. Raises QueryError, DamageError, DiskFull: twice the room is needed while it runs.
+        """
+        return documents.recode(self, codec, pool, anew, progress)
 
     def duplicates(
         self, threshold: float | None = None, where: dict[str, Any] | None = None, progress: Told = None

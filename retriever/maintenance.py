@@ -42,16 +42,18 @@ def compact(purge: bool, index: str | None, as_json: bool) -> int:
 @click.command()
 @click.option("--codec", type=click.Choice(CODECS), help="How vectors are kept from now on.")
 @click.option("--pool", type=click.IntRange(min=1), help="So many tokens become one vector.")
+@click.option("--anew", is_flag=True, help="Make the vectors again, of the words that the index keeps.")
 @common
-def recode(codec: str | None, pool: int | None, index: str | None, as_json: bool) -> int:
-    """Convert an index in place: smaller vectors, or fewer.
+def recode(codec: str | None, pool: int | None, anew: bool, index: str | None, as_json: bool) -> int:
+    """Convert an index in place: smaller vectors, or fewer, or those of this version of the encoder in the package.
 
-    What a coarser codec or pooling takes away does not come back with a finer one. Needs twice the room meanwhile.
+    What a coarser codec or pooling takes away does not come back with a finer one, but with --anew. Needs twice the
+    room meanwhile.
     """
-    if codec is None and pool is None:
-        raise click.UsageError("say what to change: --codec, --pool or both")
+    if codec is None and pool is None and not anew:
+        raise click.UsageError("say what to change: --codec, --pool, --anew")
     with opened(index) as retriever, term.busy("recoding", as_json) as progress:
-        facts = retriever.recode(codec, pool, progress=progress)
+        facts = retriever.recode(codec, pool, anew=anew, progress=progress)
     note = facts.pop("note")
     _facts(facts | {"note": note} if as_json else facts, as_json)
     if note and not as_json:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pages import DIM, add, content_of, origin_of
+from pages import DIM, add, content_of, embed, origin_of
 
 from index import Index, failpoint, upkeep
-from index.recode import recode
+from index.recode import Anew, recode
 from index.writer import Writer
 
 
@@ -71,6 +71,7 @@ STEPS: list[Callable[[Path], None]] = [
     _kept(lambda index: upkeep.compact(index, purge=True)),
     _kept(upkeep.rebuild),
     _kept(lambda index: recode(index, "fp16")),
+    _kept(lambda index: recode(index, pool=1, anew=Anew(embed, {"name": "seed", "version": 2}))),
 ]
 
 

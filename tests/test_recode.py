@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import DIM, add, content_of, dump, filled, origin_of, page_of, text_search, vectors_of, visual_search
+import sets
+from pages import DIM, add, content_of, dump, embed, filled, origin_of, page_of, text_search, vectors_of, visual_search
 from words import WordEncoder, document
 
 from index import Index, archive, store, upkeep
 from index.codec import CENTRED, CODECS
 from index.errors import DamageError, DiskFull, QueryError
-from index.recode import FINENESS, recode
+from index.recode import FINENESS, Anew, recode
 from index.store import shard_files
 from retriever import Retriever
 from retriever.cli import main
+from retriever.encoders.box import BoxEncoder
 
 ALLOWED = {"fp16": 1e-6, "int8": 1e-4, "int4": 0.02, "binary": 0.5}  # share of a page's squares that may be lost
 KINDS = [(codec, pool) for codec in CODECS for pool in (1, 2)]
@@ -125,6 +128,70 @@ def test_pooling_goes_further_and_never_back(tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="codec is one of fp16, int8, int4, binary; got 'int2'"):
         recode(index, "int2")
     index.close()
+
+
+@pytest.mark.parametrize(("codec", "pool"), KINDS)
+def test_vectors_made_again_of_words_are_those_of_a_new_index(tmp_path: Path, codec: str, pool: int) -> None:
+    old, new = filled(tmp_path / "old", "ab", 3, codec="int4", pool=3), Index(_made_anew(tmp_path / "new", codec, pool))
+    with old.writing() as writer:
+        add(writer, "c", [page_of("c", 1, tokens=0), page_of("c", 2, tokens=1)])
+    words = text_search(old, "harbour stone title a b")
+    told: list[tuple[int, int]] = []
+    facts = recode(old, codec, pool, lambda done, total: told.append((done, total)), Anew(embed, {"name": "seed 2"}))
+    assert (facts["codec"], facts["pool"], facts["pages"], facts["note"]) == (codec, pool, 8, "") and told[-1] == (8, 8)
+    assert (old.settings.fingerprint, old.settings.codec, old.settings.pool) == ({"name": "seed 2"}, codec, pool)
+    for ours, theirs in zip(dump(old), dump(new), strict=True):
+        limit = 1e-9 if codec not in CENTRED else ALLOWED[codec]  # centred on pages of its own choice
+        assert lost(vectors_in(theirs), vectors_in(ours)) <= limit
+        assert {**ours, "vectors": 0} == {**theirs, "vectors": 0}
+    assert text_search(old, "harbour stone title a b") == words and upkeep.check(old) == []
+    for index in (old, new):
+        index.close()
+
+
+def _made_anew(folder: Path, codec: str, pool: int) -> Path:
+    """An index whose pages were embedded by `embed` from the beginning."""
+    index = Index.create(folder, dim=DIM, fingerprint={"name": "seed 2"}, codec=codec, pool=pool)
+    with index.writing() as writer:
+        for name in "abc":
+            tokens = [5, 5, 5] if name != "c" else [0, 1]
+            pages = [page_of(name, number, count) for number, count in enumerate(tokens, 1)]
+            made = [embed(page.text, page.word_boxes) for page in pages]
+            parts = [replace(page, vectors=v, token_boxes=b) for page, (v, b, _) in zip(pages, made, strict=True)]
+            add(writer, name, parts)
+    index.close()
+    return folder
+
+
+def test_an_index_of_an_earlier_encoder_in_the_package_becomes_one_of_this(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "files" / "scan.png"
+    scan.parent.mkdir()
+    scan.write_bytes(sets.picture(sets.PAGES["forest"]))
+    document(tmp_path / "files" / "quay.pdf", ["The harbour authority widened the quay", "Trees"])
+    earlier = BoxEncoder()
+    earlier.fingerprint = earlier.fingerprint | {"weights": earlier.fingerprint["weights"] | {"states.onnx": "0" * 64}}
+    earlier._projection = earlier._projection[:, ::-1].copy()
+    at = ["--index", str(tmp_path / "index")]
+    for vectors, sought in (("tokens", 1), ("single", 1)):
+        shutil.rmtree(tmp_path / "index", ignore_errors=True)
+        with Retriever.open(tmp_path / "index", earlier, vectors=vectors) as retriever:
+            retriever.add(scan.parent)
+        assert main(["search", "harbour", *at]) == 3
+        assert "(octavo recode --anew)" in capsys.readouterr().err
+        assert main(["recode", "--anew", *at]) == 0
+        capsys.readouterr()
+        with Retriever.open(tmp_path / "index") as ours, Retriever.open(tmp_path / vectors, vectors=vectors) as theirs:
+            theirs.add(scan.parent)
+            for query in ("widened harbour", "trees in a forest"):
+                found = [[(h.id, h.score, h.lanes, h.tokens) for h in r.search(query)] for r in (ours, theirs)]
+                assert found[0] == found[1] and len(found[0]) >= sought
+            assert not ours.check()
+    with Retriever.open(tmp_path / "words", WordEncoder()) as other:
+        other.add(scan.parent / "quay.pdf")
+        with pytest.raises(QueryError, match="words makes its vectors of pictures"):
+            other.recode(anew=True)
 
 
 def test_readers_keep_their_generation_and_notice_the_next(tmp_path: Path) -> None:

@@ -92,10 +92,12 @@ def check_encoder(encoder: Encoder | str, folder: Path, wanted: dict[str, Any]) 
         if wanted.get("family") == encoder.fingerprint.get("family") is not None:
             differing = [item for item in differing if item[0] != "name"]  # where it lies does not matter
     if differing:
+        again = wanted.get("name") == DEFAULT == getattr(encoder, "name", encoder)
+        ways = "make its vectors again of the words that it keeps (octavo recode --anew), " if again else ""
         told = "; ".join(f"{key}: index {_short(theirs)}, encoder {_short(ours)}" for key, theirs, ours in differing)
         raise EncoderMismatch(
             f"{folder} was filled by another encoder than this one ({told}). Open it with the one that filled it (by "
-            "default the one that it names), or index the files again into a new folder"
+            f"default the one that it names), {ways}or index the files again into a new folder"
         )
 
 

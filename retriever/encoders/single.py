@@ -14,7 +14,7 @@ import numpy as np
 
 from index.errors import QueryError
 from index.pooling import pool_mean
-from ingest.page import Encoder, Page, PageTokens
+from ingest.page import Encoder, Page, PageTokens, Words
 
 
 class SingleVectors:
@@ -36,6 +36,10 @@ class SingleVectors:
     def encode_pages(self, pages: Sequence[Page]) -> list[PageTokens]:
         """A page -> its vector, as a token (1, dim) and as the single vector; no token where it has none."""
         return [self._page(tokens) for tokens in self.encoder.encode_pages(pages)]
+
+    def embed(self, words: Words) -> PageTokens:
+        """The words of a page -> as `encode_pages`, of an encoder that has `embed`."""
+        return self._page(self.encoder.embed(words))  # type: ignore[attr-defined]
 
     def encode_queries(self, texts: Sequence[str]) -> list[np.ndarray]:
         """A text -> (1, dim)."""
