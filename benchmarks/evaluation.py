@@ -5,8 +5,9 @@
 Without names all of SETS, the cheap ones first. A set is measured by the command itself and kept in
 results/eval_NAME.json, which `octavo compare` reads. A set that was measured with the weights as they are now is not
 measured again, so a killed run goes on; indexes are kept too. At the end the tables of README are printed and
-results/evaluation.svg drawn, of all the files. `-scans` sets are pages drawn from a set and given as pictures alone,
-beside BM25 over what the reader in the package, and rapidocr where it is installed, see in them.
+results/evaluation.svg drawn, of all the files. `-pixels` sets are given as pictures alone, beside BM25 over what the
+reader in the package sees in them; `-scans` sets are pages drawn from a set, so that rapidocr, where it is installed,
+can be there too.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ MODES = ("--mode", "hybrid", "--mode", "visual", "--baseline", "layer")
 CODECS = ("--sweep", "--pool", "1", "--candidates", "exact", "--mode", "text", *MODES)
 STAGES = ("--sweep", "--pool", "1", *(f for s in ("codes", "rows", "pooled") for f in ("--candidates", s)), *MODES[:4])
 SCANS = ("--candidates", "exact", "--pixels-only", "--baseline", "ocr", *MODES)
+PIXELS = (*SCANS, "--mode", "text")
 SHOWN = (("int8", "exact", "hybrid"), ("int8", "exact", "visual"), ("text",), ("the text layer",))
 STAGED = tuple(("int8", stage, mode) for mode in ("hybrid", "visual") for stage in ("exact", "codes", "rows", "pooled"))
 COSTS = (
     ("bytes_a_page", "what a page takes on disk", "bytes"),
     ("ms_a_query_cpu", "what a query takes of one core", "ms"),
 )
+UNREAD = ("ar", "hi", "th")  # scripts that the reader does not read
 XQUAD = ("en", "de", "es", "ru", "el", "tr", "ar", "hi", "th", "vi", "zh", "ro")
 
 
@@ -61,6 +64,12 @@ SETS = {
     **{name: Part(name) for name in WHOLE},
     **{f"xquad_{language}": Part("xquad_pages", f"xquad_{language}.") for language in XQUAD},
     **{f"{name}-stages": Part(name, options=STAGES) for name in WHOLE},
+    **{f"{name}-pixels": Part(name, options=PIXELS) for name in WHOLE},
+    **{
+        f"xquad_{language}-pixels": Part("xquad_pages", f"xquad_{language}.", options=PIXELS)
+        for language in XQUAD
+        if language not in UNREAD
+    },
     **{f"{name}-scans": Part(name, pages=60, options=SCANS) for name in ("piaf_pages", "ohr_bench")},
 }
 
@@ -195,12 +204,18 @@ def show(files: dict[str, dict[str, Any]]) -> None:
     """Print the tables of README, and draw its plot of the sets that were measured with every first stage."""
     scans = {name: systems(file) for name, file in files.items() if SETS[name].pages}
     readers = dict.fromkeys(one for every in scans.values() for one in every if one[0].startswith("OCR"))
-    plain = {name: systems(file) for name, file in files.items() if SETS[name].options == CODECS}
-    if spoken := [every for name, every in plain.items() if SETS[name].prefix]:
-        plain[f"mean of {len(spoken)} languages of xquad"] = averaged(spoken)
+    plain, seen = (
+        {name: systems(file) for name, file in files.items() if SETS[name].options == options}
+        for options in (CODECS, PIXELS)
+    )
+    for some in (plain, seen):
+        if spoken := [every for name, every in some.items() if SETS[name].prefix]:
+            some[f"mean of {len(spoken)} languages of xquad"] = averaged(spoken)
     swept = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
     codecs = tuple((codec, "exact", "visual") for codec in ("fp16", "int8", "int4", "binary"))
-    for found, columns in ((plain, SHOWN), (plain, codecs), (swept, STAGED), (scans, (*SHOWN[:2], *readers, SHOWN[3]))):
+    pictures = (*SHOWN[:2], *readers, SHOWN[3])
+    tables = ((plain, SHOWN), (plain, codecs), (swept, STAGED), (scans, pictures), (seen, (*SHOWN[:3], *pictures[2:])))
+    for found, columns in tables:
         sys.stdout.write("\n".join([*rows(found, columns), "\n"]))
     panels = []
     for cost, title, unit in COSTS:
