@@ -171,6 +171,7 @@ def systems(*files: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def rows(found: dict[str, dict[tuple[str, ...], dict[str, Any]]], columns: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Rows of Markdown, a set each: nDCG@5 of the columns' systems, the best in bold; half of the widest interval."""
+    columns = [column for column in columns if any(column in every for every in found.values())]
     yield f"| set | {' | '.join(' '.join(column) for column in columns)} | +- |"
     for name, every in found.items():
         means = [every[column]["means"][MEASURE] if column in every else None for column in columns]
