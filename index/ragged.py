@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -92,6 +92,11 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __getitem__(self, pages: slice | np.ndarray) -> Views:
+        """Some of the pages."""
+        scales = None if self.scales is None else self.scales[pages]
+        return replace(self, addresses=self.addresses[pages], lengths=self.lengths[pages], scales=scales)
 
     def codes(self) -> Codes:
         """A copy of the rows, one page after another."""

@@ -17,7 +17,6 @@ from index.candidates import Queries, Source
 from index.codec import encode
 from index.pooling import pool_rows
 from index.ragged import Ragged, check_offsets, offsets_of, picked
-from index.scan import largest
 
 ROWS = 32  # a page, at most (benchmarks/LOG.md)
 _PAGES = 128  # read at a time
@@ -103,3 +102,13 @@ class Rows:
         if not fits or (np.diff(made.ids) <= 0).any():
             raise ValueError("ids and rows do not fit")
         return made
+
+
+def largest(scores: np.ndarray, n: int) -> np.ndarray:
+    """Rows of the n largest, rising; of equals the first."""
+    if n >= len(scores):
+        return np.arange(len(scores))
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    kept = scores > least
+    kept[np.flatnonzero(scores == least)[: n - np.count_nonzero(kept)]] = True
+    return np.flatnonzero(kept)

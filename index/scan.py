@@ -23,8 +23,8 @@ from index.ragged import check_offsets, offsets_of, picked
 DRIFT, SHARE = 1.25, 0.2
 """Centroids are trained anew when what came since, a SHARE of all tokens, lies DRIFT times as far from them (by 1 -
 cosine) as what was there."""
-MEAN_WEIGHT = 1.5  # of the mean's similarity beside that of the codes, both standardised (benchmarks/LOG.md)
-SHORTLIST = 64  # pages whose mean is looked at for each one asked for
+MEAN_WEIGHT = 1.0  # of the mean's similarity beside that of the codes, both standardised (benchmarks/LOG.md)
+SHORTLIST = 10_000  # pages whose mean is looked at, or 16 for each one asked for
 SAMPLED = 2000  # pages that training looks at
 _PAGES = 128  # read, and coded, at a time
 
@@ -52,13 +52,9 @@ class Scan:
             total = np.zeros(len(ids), np.uint32)
             for table in self._tables(query) if len(ids) else ():
                 total += native.scan(table, self.codes, self.offsets, rows, threads)
-            short = largest(total, SHORTLIST * n)
-            at = short if rows is None else rows[short]
-            means = native.products(query.sum(axis=0), self.means, at, threads)
-            scores = standardise(total[short]) + MEAN_WEIGHT * standardise(means)
-            best = largest(scores, n)
-            best = best[np.lexsort((best, -scores[best]))]
-            found.append((scores[best].astype(np.float32), ids[short[best]]))
+            mean = query.sum(axis=0)
+            best, scores = native.select(total, mean, self.means, rows, max(SHORTLIST, 16 * n), n, MEAN_WEIGHT, threads)
+            found.append((scores, ids[best]))
         return found
 
     def _tables(self, query: np.ndarray) -> np.ndarray:
@@ -159,19 +155,3 @@ class Scan:
         scan.distance, scan.tokens = float(record["distance"]), int(record["tokens"])
         scan.since = (float(record["since"][0]), int(record["since"][1]))
         return scan
-
-
-def standardise(scores: np.ndarray) -> np.ndarray:
-    """(n,) -> (n,) float64 with mean 0 and deviation 1; zeros where they are all alike."""
-    scores = np.asarray(scores, np.float64)
-    deviation = scores.std() if len(scores) else 0.0
-    return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
-
-
-def largest(scores: np.ndarray, n: int) -> np.ndarray:
-    """Rows of the n largest, rising; of equals the first."""
-    if n >= len(scores):
-        return np.arange(len(scores))
-    least = np.partition(scores, len(scores) - n)[len(scores) - n]
-    above, level = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
-    return np.sort(np.concatenate([above, level[: n - len(above)]]))

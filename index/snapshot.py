@@ -29,6 +29,7 @@ from index.where import compile_where
 logger = logging.getLogger("octavo.index")
 WEIGHTS = (2.0, 1.0, 1.0, 0.5)  # of a term in the title, the file name and the text, and of a stem in the text
 K1 = 1.2  # of FTS5's BM25
+SAMPLED = 16  # pages whose tokens are taken to be as long as any
 PAIRS = 0.5  # of the BM25 of two terms side by side, beside that of terms (benchmarks/LOG.md)
 CONTEXT = 0.5  # of the BM25 of a page's document, among documents, beside the page's own (benchmarks/LOG.md)
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
@@ -52,6 +53,7 @@ class State:
     shards: Shards
     sound: np.ndarray
     damaged: dict[int, str] = field(default_factory=dict)  # pages that are left out, and why
+    longest: float | None = None  # see Snapshot.longest
     first_stage: candidates.Candidates | None = None
     before: candidates.Candidates | None = None  # the first stage of the generation before, to start from
 
@@ -159,6 +161,15 @@ class Snapshot:
         """The tokens (t, d) of n pages as float32, in the order asked for."""
         codes = self.gather(ids)
         return Ragged(decode(codes), codes.offsets)
+
+    @property
+    def longest(self) -> float:
+        """The norm of the longest token of a few pages, looked up once a generation."""
+        state = self.state
+        if state.longest is None:
+            some = np.random.default_rng(0).permutation(state.ids)[:SAMPLED]
+            state.longest = float(np.linalg.norm(self.vectors(some).values, axis=1).max(initial=0))
+        return state.longest
 
     def pooled(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, D) float32: the pooled vectors of pages; zeros for a damaged one."""

@@ -251,9 +251,9 @@ class Retriever:
         image: a picture to ask with, alone or beside the query: a file's path, a PIL image or (H, W, 3) uint8; like: a
         page of the index to ask with, "DOCUMENT#PAGE" or a Hit, which is not found itself. mode: `visual` (MaxSim),
         `text` (BM25), or both fused. where: a filter over metadata and built-in fields (index.where), applied before
-        the k best are taken. candidates: how many pages of each lane are scored exactly (150), or "all". Ties are
-        broken by (document, page). Raises QueryError, UnknownDocument, FileNotFoundError, and EncoderMismatch on first
-        use.
+        the k best are taken. candidates: how many pages of each lane are scored, or "all"; where nobody says, 150 up to
+        100,000 pages, and for `visual` as many as promise enough, 600 at most. Ties are broken by (document, page).
+        Raises QueryError, UnknownDocument, FileNotFoundError, and EncoderMismatch on first use.
         """
         texts = [] if query is None else [query] if isinstance(query, str) else list(query)
         limit = check_search(texts, k, mode, candidates)

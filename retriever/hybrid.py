@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from index.scan import standardise
+from index.native.twin import standardise
 
 TEXT_WEIGHT = 0.45  # of the text lane at most; the visual lane has the rest
 SURE = 0.6  # share of the highest possible BM25 from which the text lane has all its weight

@@ -24,6 +24,8 @@ MODES = ("hybrid", "visual", "text")
 TEXT_SHARE = 3
 """Pages that are scored exactly: so many of the visual lane, and a third as many of the text lane that are not among
 them, as a page that is far down in both lanes is not far up in their sum (benchmarks/LOG.md)."""
+MORE = 4
+"""Times as many candidates are there for the visual lane alone, which stops where the rest promise too little."""
 LONGEST_QUERY = 4096  # characters
 MOST_RESULTS = 10_000
 
@@ -67,17 +69,20 @@ def rank(
 ) -> list[Found]:
     """The k best pages, best first. said: a text for each part of the query; query: (m, d), single: (D,), neither
     looked at in mode `text`; limit: candidates of each lane, None for all, 0 for what suits; but: a page left out."""
-    n = max(limit or depth(len(snapshot)), k) if limit is not None else max(len(snapshot), 1)
+    suits = depth(len(snapshot)) * (MORE if mode == "visual" else 1)
+    n = max(limit or suits, k) if limit is not None else max(len(snapshot), 1)
     text_scores, text_ids, ceiling = np.zeros(0), np.zeros(0, np.int64), 0.0
     if mode != "visual":
         text_scores, text_ids, ceiling = _match(snapshot, said, where)
-        text_scores, text_ids = text_scores[text_ids != but], text_ids[text_ids != but]
+        if but is not None:
+            text_scores, text_ids = text_scores[text_ids != but], text_ids[text_ids != but]
     if mode == "text":
         return _found(*top(text_scores, text_ids, snapshot, k), "text")
     queries, more = Ragged.of([query]), int(but is not None)
-    _, ids = snapshot.first_stage.search(Queries(queries, single[None]), n + more, snapshot.allowed(where))[0]
-    ids = ids[ids != but]
-    visual, ids = rerank(queries, ids, snapshot, k if mode == "visual" else n)[0]
+    promise, ids = snapshot.first_stage.search(Queries(queries, single[None]), n + more, snapshot.allowed(where))[0]
+    if but is not None:
+        promise, ids = promise[ids != but], ids[ids != but]
+    visual, ids = rerank(queries, ids, snapshot, k if mode == "visual" else n, promise if limit == 0 else None)[0]
     if mode == "visual":
         return _found(visual, ids, "visual")
     rest = np.setdiff1d(text_ids[: max(k, n // TEXT_SHARE)], ids)

@@ -1,7 +1,8 @@
 """The second stage: exact MaxSim of the candidates over their stored tokens, best first.
 
-Where only the k best are wanted and tokens are stored as small integers, a query rounded to 8 bits scores every
-candidate first, in half the time, and those whose rounded score leaves a doubt are scored exactly.
+Where only the k best are wanted and tokens are stored as small integers, a query rounded to 8 bits scores the
+candidates first, in a third of the time, and those whose rounded score leaves a doubt are scored exactly. With the
+scores of a first stage at hand the candidates that promise little are not looked at.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import numpy as np
 
 from index import native
 from index.codec import rotated
-from index.ragged import Ragged
+from index.ragged import Ragged, Views
 from index.snapshot import Snapshot
 from retriever.kernels import maxsim
 
 ROUNDED = ("int8", "int4")  # codecs that are multiplied by 8-bit queries
 STEPS = 63  # that such a query has at least, either way of zero
-WORTH = 100  # pages that must be there to be ruled out
-DOUBT = 6.0  # standard deviations of a rounded score, either way
+WORTH = 16  # pages beside twice k that must be there to be ruled out
+DOUBT = 6.0  # standard deviations of the difference of two rounded scores
 
 
 def score(queries: Ragged, ids: np.ndarray, store: Snapshot) -> np.ndarray:
@@ -26,12 +27,18 @@ def score(queries: Ragged, ids: np.ndarray, store: Snapshot) -> np.ndarray:
     return scores
 
 
-def rerank(queries: Ragged, ids: np.ndarray, store: Snapshot, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each query the k best of the pages `ids` that have tokens: (scores, ids), ties by (document, page)."""
-    found = []
+def rerank(
+    queries: Ragged, ids: np.ndarray, store: Snapshot, k: int, promise: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each query the k best of the pages `ids` that have tokens: (scores, ids), ties by (document, page).
+
+    promise: (n,) scores of a first stage, falling; then the last pages are left out, unseen, where they promise little.
+    """
+    pages, found = store.views(ids), []
+    promise = promise if promise is not None and len(promise) and promise[0] > promise[-1] else None
     for query in queries:
-        kept = ids[_undecided(query, ids, store, k)]
-        found.append(top(score(Ragged.of([query]), kept, store)[0], kept, store, k))
+        kept = _undecided(query, pages, store, k, promise)
+        found.append(top(maxsim(query, pages[kept]), ids[kept], store, k))
     return found
 
 
@@ -43,19 +50,20 @@ def top(scores: np.ndarray, ids: np.ndarray, store: Snapshot, k: int) -> tuple[n
     return scores[order], ids[order]
 
 
-def _undecided(query: np.ndarray, ids: np.ndarray, store: Snapshot, k: int) -> np.ndarray:
-    """(n,) bool: pages that a query (m, d) in 8 bits does not rule out of the k best.
+def _undecided(query: np.ndarray, pages: Views, store: Snapshot, k: int, promise: np.ndarray | None) -> np.ndarray:
+    """Rows, rising, of the pages that their promise, and a query (m, d) in 8 bits, do not rule out of the k best.
 
     Rounding moves each component by up to half a step, evenly; a page token of norm 1 turns that into an error with
-    the deviation of one component, a step / sqrt(12), and those of the query's tokens add up as independent ones.
-    Tokens are taken to be as long as the longest of the best page.
+    the deviation of one component, a step / sqrt(12), and those of the query's tokens add up as independent ones, as
+    do those of two pages.
     """
-    codec = store.layout.codec
-    if codec not in ROUNDED or len(ids) < 2 * k + WORTH or not native.available():
-        return np.ones(len(ids), bool)
-    rough = maxsim(query, store.views(ids), precision="int8")
-    longest = np.linalg.norm(store.vectors(ids[[rough.argmax()]]).values, axis=1).max(initial=0)
-    steps = np.abs(rotated(query, codec)).max(axis=1, initial=0) / STEPS
-    doubt = DOUBT * longest * np.sqrt((steps**2).sum() / 12)
-    undecided: np.ndarray = rough >= np.partition(rough, -k)[-k] - 2 * doubt
-    return undecided
+    rounded = pages.codec in ROUNDED and native.available() is not None
+    if len(pages) < 2 * k + WORTH or not (rounded or promise is not None):
+        return np.arange(len(pages))
+    tokens = Ragged.of([rotated(query, pages.codec)])
+    place = (pages.addresses, pages.lengths, pages.codec, pages.dim, pages.scales)
+    precision, threads = "int8" if rounded else "fp32", native.default_threads()
+    rough = native.maxsim(tokens, *place, precision, threads, promise=promise, k=k)[0]
+    steps = np.abs(tokens.values).max(axis=1, initial=0) / STEPS if rounded else np.zeros(1)
+    doubt = DOUBT * store.longest * np.sqrt(2 * (steps**2).sum() / 12)
+    return np.flatnonzero(rough >= np.partition(rough, -k)[-k] - doubt)

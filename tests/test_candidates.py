@@ -13,11 +13,12 @@ from pages import DIM, add, asked, content_of, dump, filled, page_of, vectors_of
 from index import Index, cache, candidates, centroids, pooled, rows, store
 from index.candidates import EXACT_TOKENS, Exact, Queries, choose, depth
 from index.codec import decode, encode
+from index.native.twin import standardise
 from index.pooled import Pooled
 from index.pooling import pool_mean, pool_rows
 from index.ragged import Codes, Ragged, offsets_of
 from index.rows import ROWS, Rows
-from index.scan import MEAN_WEIGHT, Scan, standardise
+from index.scan import MEAN_WEIGHT, Scan
 
 NAME = bytes(range(16))
 KINDS = ("pooled", "codes", "rows")

@@ -15,7 +15,7 @@ from PIL import ImageChops
 from words import DIM, WordEncoder, document, vectors
 
 from index.errors import EncoderMismatch, NotAnIndex, OctavoError, QueryError, UnknownDocument
-from index.scan import standardise
+from index.native.twin import standardise
 from ingest.page import PageTokens
 from retriever import Retriever, load_encoder
 from retriever.hybrid import CONTENTS, SURE, TEXT_WEIGHT, fuse

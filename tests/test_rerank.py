@@ -51,7 +51,31 @@ def test_the_best_are_those_of_scoring_every_page(tmp_path: Path, codec: str) ->
                 assert len(best) == min(k, 360)
         twins = [snapshot.pages([page])[page]["number"] for page in rerank(queries, ids, snapshot, 2)[8][1].tolist()]
         assert twins == [17, 17]
-        asked = [_undecided(query, ids, snapshot, 3).sum() for query in queries]
+        asked = [len(_undecided(query, snapshot.views(ids), snapshot, 3, None)) for query in queries]
     fewer = codec in ("int8", "int4") and native.available() is not None
     assert max(asked) < 120 if fewer else set(asked) == {361}
+    index.close()
+
+
+@pytest.mark.parametrize("codec", ["fp16", "int8", "int4", "binary"])
+def test_candidates_that_promise_little_are_not_looked_at(tmp_path: Path, codec: str) -> None:
+    index = index_of(tmp_path / "index", codec)
+    query = near("query", 1, 7)
+    queries, rng = Ragged.of([query]), np.random.default_rng(0)
+    with index.snapshot() as snapshot:
+        ids = snapshot.state.ids
+        exact = score(queries, ids, snapshot)[0]
+        promise = np.where(np.isfinite(exact), exact, exact[np.isfinite(exact)].min())
+        promise = promise + rng.normal(0, 0.3 * promise.std(), len(promise))  # a first stage that errs
+        order = np.argsort(-promise, kind="stable")
+        ids, promise = ids[order], promise[order]
+        looked = _undecided(query, snapshot.views(ids), snapshot, 3, promise)
+        assert looked.max() < 100
+        whole = rerank(queries, ids, snapshot, 3)[0]
+        for told in (promise, np.full(len(ids), 7.0)):
+            scores, best = rerank(queries, ids, snapshot, 3, told)[0]
+            assert best.tolist() == whole[1].tolist() and (scores == whole[0]).all()
+        far = np.concatenate([ids[100:], ids[:100]])  # a stage that is wrong, and sure of it
+        assert rerank(queries, far, snapshot, 3, promise)[0][1].tolist() != whole[1].tolist()
+        assert rerank(queries, far, snapshot, 3)[0][1].tolist() == whole[1].tolist()
     index.close()

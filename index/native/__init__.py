@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from index.native import twin
-from index.ragged import Ragged, check_offsets
+from index.ragged import Ragged
 
 CODECS = ("fp32", "fp16", "int8", "int4", "binary")
 PRECISIONS = {"fp32": CODECS, "int8": ("int8", "int4"), "binary": ("binary",)}
 LANES = 32  # query tokens in a table of the scan
-_VERSION = 3
+_VERSION = 4
 _FAILURES = {
     1: "this processor lacks that instruction set",
     2: "no kernel for that codec and precision of the query",
     3: "out of memory",
-    4: "a centroid code lies outside of the table",
+    4: "a centroid code lies outside of the table, or offsets do not rise within the codes",
 }
 
 
@@ -87,6 +87,8 @@ def maxsim(
     threads: int = 1,
     argmax: bool = False,
     isa: str | None = None,
+    promise: np.ndarray | None = None,
+    k: int = 1,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """MaxSim of b queries with n pages where they lie: (b, n) float32, -inf for a page of no rows.
 
@@ -96,7 +98,10 @@ def maxsim(
     component k >= 0 as bit k % 8 of byte k // 8. query: precision that the query is brought to, fp32, int8 (for int8
     and int4 rows: scores within 5e-3) or binary (for binary rows). argmax: also give (n, M) int32, the row that won
     for each query token, the first of equals, -1 for a page of no rows. isa: instruction set, else `available()`.
-    Raises ValueError for shapes that do not agree, MemoryError.
+    promise: (n,) scores that a first stage gave, falling, where the k best of one query are wanted: pages are scored
+    RUN at a time, until by the line through scores over promises the next one is expected PATIENCE deviations below
+    the k-th best so far; the scores are of the pages before it alone. Raises ValueError for shapes that do not agree,
+    MemoryError.
     """
     tokens, offsets = _tokens(queries, dim)
     addresses, lengths = _vector(addresses, np.uint64, "addresses"), _vector(lengths, np.int64, "lengths")
@@ -115,8 +120,16 @@ def maxsim(
     if not addresses[filled].all() or (scales is not None and not scales[filled].all()):
         raise ValueError("a page with rows has the address 0")
     chosen = isa or available()
+    if promise is not None:
+        promise = _vector(promise, np.float32, "promise")
+        if len(promise) != len(lengths) or len(offsets) != 2 or argmax or k < 1:
+            raise ValueError(
+                f"promise needs one query, k of 1 or more, no argmax and a score for each page; got {len(offsets) - 1} "
+                f"queries, k {k}, {len(promise)} scores for {len(lengths)} pages"
+            )
     if chosen is None:
-        return twin.maxsim(queries, addresses, lengths, codec, dim, scales, query, threads, argmax)
+        return twin.maxsim(queries, addresses, lengths, codec, dim, scales, query, threads, argmax, promise, k)
+    scored = ctypes.c_int64()
     scores = np.empty((len(offsets) - 1, len(lengths)), np.float32)
     winners = np.empty((len(lengths), len(tokens)), np.int32) if argmax else None
     _call(
@@ -124,8 +137,9 @@ def maxsim(
         ctypes.c_int32(list(PRECISIONS).index(query)), ctypes.c_int32(threads), _at(tokens), _at(offsets),
         _size(len(offsets) - 1), _size(dim), _at(addresses),
         _at(lengths), _at(scales), _size(len(lengths)), _at(scores), _at(winners),
+        _at(promise), _size(k), _size(twin.RUN), ctypes.c_double(twin.PATIENCE), ctypes.byref(scored),
     )  # fmt: skip
-    return scores if winners is None else (scores, winners)
+    return scores[:, : scored.value] if winners is None else (scores, winners)
 
 
 def tables(query: np.ndarray, rows: np.ndarray, scales: np.ndarray, isa: str | None = None) -> np.ndarray:
@@ -150,26 +164,39 @@ def tables(query: np.ndarray, rows: np.ndarray, scales: np.ndarray, isa: str | N
     return made
 
 
-def products(
-    vector: np.ndarray, halves: np.ndarray, rows: np.ndarray, threads: int = 1, isa: str | None = None
-) -> np.ndarray:
-    """Inner products (n,) float32 of a vector (d,) with the rows (n,) of halves (N, d) float16.
+def select(
+    sums: np.ndarray,
+    vector: np.ndarray,
+    halves: np.ndarray,
+    rows: np.ndarray | None,
+    shortlist: int,
+    n: int,
+    weight: float,
+    threads: int = 1,
+    isa: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The n best pages of a scan: places (n',) int64 among those scanned, best first, ties by place, and their scores.
 
-    Raises ValueError for shapes that do not agree and rows that are not there.
+    sums: (n,) uint32 that `scan` gave for `rows`; halves: (N, d) float16, a mean for every page; vector: (d,). Of the
+    `shortlist` largest sums (of equals the first) a page's score is its sum plus `weight` times the inner product of
+    its mean with the vector, each standardised over the shortlist. Raises ValueError for shapes that do not agree.
     """
-    vector, halves = np.ascontiguousarray(vector, np.float32), np.ascontiguousarray(halves, "<f2")
-    if vector.ndim != 1 or halves.ndim != 2 or halves.shape[1] != len(vector):
-        raise ValueError(f"a vector and rows of its size are wanted; got {vector.shape} and {halves.shape}")
-    rows = _rows(rows, len(halves))
+    sums, vector = _vector(sums, np.uint32, "sums"), np.ascontiguousarray(vector, np.float32)
+    halves = np.ascontiguousarray(halves, "<f2")
+    rows = None if rows is None else _rows(rows, len(halves))
+    if halves.shape[1:] != vector.shape or len(sums) != len(halves if rows is None else rows) or min(shortlist, n) < 0:
+        raise ValueError(f"sums, vector and halves do not agree: {sums.shape}, {vector.shape}, {halves.shape}")
     chosen = isa or available()
     if chosen is None:
-        return twin.products(vector, halves, rows)
-    found = np.empty(len(rows), np.float32)
+        return twin.select(sums, vector, halves, rows, shortlist, n, weight)
+    best = min(n, shortlist, len(sums))
+    places, scores = np.empty(best, np.int64), np.empty(best, np.float32)
     _call(
-        "octavo_products", _set(chosen), ctypes.c_int32(threads), _at(vector), _size(len(vector)), _at(halves),
-        _at(rows), _size(len(rows)), _at(found),
+        "octavo_select", _set(chosen), ctypes.c_int32(threads), _at(sums), _size(len(sums)), _at(vector),
+        _size(len(vector)), _at(halves), _at(rows), _size(shortlist), _size(n), ctypes.c_float(weight), _at(places),
+        _at(scores),
     )  # fmt: skip
-    return found
+    return places, scores
 
 
 def scan(
@@ -183,11 +210,10 @@ def scan(
     """Sum over up to 32 query tokens of the largest table entry among a page's codes: (n,) uint32, 0 without codes.
 
     table: (K, 32) uint8, a row for each centroid, zeros where there are fewer query tokens; codes: (T,) uint16;
-    offsets: (n + 1,); rows: (n',) the pages to scan, else all. Raises ValueError for shapes that do not agree and for
-    a code of K or more.
+    offsets: (n + 1,); rows: (n',) the pages to scan, else all. Raises ValueError for shapes that do not agree, for
+    offsets that do not rise within the codes and for a code of K or more.
     """
     codes, offsets = _vector(codes, np.uint16, "codes"), _vector(offsets, np.int64, "offsets")
-    check_offsets(offsets, len(codes))
     if table.dtype != np.uint8 or table.ndim != 2 or table.shape[1] != LANES:
         raise ValueError(f"the table must be (K, {LANES}) uint8; got {table.shape} {table.dtype}")
     rows = None if rows is None else _rows(rows, len(offsets) - 1)
@@ -197,8 +223,8 @@ def scan(
     table = np.ascontiguousarray(table)
     sums = np.empty(len(offsets) - 1 if rows is None else len(rows), np.uint32)
     _call(
-        "octavo_scan", _set(chosen), ctypes.c_int32(threads), _at(table), _size(len(table)), _at(codes), _at(offsets),
-        _at(rows), _size(len(sums)), _at(sums),
+        "octavo_scan", _set(chosen), ctypes.c_int32(threads), _at(table), _size(len(table)), _at(codes),
+        _size(len(codes)), _at(offsets), _at(rows), _size(len(sums)), _at(sums),
     )  # fmt: skip
     return sums
 

@@ -102,13 +102,13 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 #include "bits.h"
 #include "signs512.h"
 
-// One vector of query tokens is better split in two. (A broadcast of two floats must not reach past a row.)
+// Few query tokens are better split in two. (A broadcast of two floats must not reach past a row.)
 const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
     const bool narrow = padded(query.tokens) == LANES;
     if (precision == BINARY_QUERY) return codec == BINARY ? &sign_counts : nullptr;
     if (precision == INT8_QUERY) {
         if (codec != INT8 && codec != INT4) return nullptr;
-        return narrow ? &kernel_of<ByteProduct<1, 2>> : &kernel_of<ByteProduct<1, 1>>;
+        return query.tokens <= LANES * 3 / 2 ? &kernel_of<ByteProduct<1, 2>> : &kernel_of<ByteProduct<1, 1>>;
     }
     if (codec == BINARY) return &sign_tables;
     if (codec != FP32 && codec != FP16) return &kernel_of<ByteProduct<3, 1>>;

@@ -1,6 +1,6 @@
 // A page as tiles, and the query packed for them. Included after tile.h, in each instruction set's namespace.
 
-// The numbers of rows that a tile of C columns is compiled for. Others are made of these, some rows counted twice,
+// The numbers of rows that a tile of C vectors of sums is compiled for. Others are made of these, some rows counted twice,
 // which a maximum does not mind.
 template <int C>
 constexpr int most_rows = 2 * TILE_ROWS / C / 2 * 2;
@@ -13,11 +13,11 @@ inline int fitting(int64_t rows, int64_t room, int most) {
     return fit;
 }
 
-template <class P, int V, int R>
+template <class P, int C, int R>
 OCTAVO_INLINE void run(int rows, const Tile &t) {
     if constexpr (R >= 1) {
-        if (rows == R) return tile<P, R, V, 0>(t);
-        run<P, V, smaller(R)>(rows, t);
+        if (rows == R) return tile<P, R, C, 0>(t);
+        run<P, C, smaller(R)>(rows, t);
     }
 }
 
@@ -56,11 +56,19 @@ int64_t data_bytes(const Query &query) {
 // Rewritten rows, similarities of a tile, scales.
 template <class P>
 int64_t scratch_bytes(const Query &query) {
-    return most_rows<P::COLUMNS * P::SUMS> * (row_stride<P>(query.dim) + P::COLUMNS * LANES * 4 + 4);
+    return most_rows<P::STEP> * (row_stride<P>(query.dim) + P::COLUMNS * LANES * 4 + 4);
 }
 
 // The largest 8-bit step that the sums of a codec's bytes allow.
 inline float steps(int32_t codec) { return codec == INT8 ? BYTE_STEPS : 127.0f; }
+
+// Vectors of sums of the block of query tokens that begins at `token`.
+template <class P>
+OCTAVO_INLINE int64_t sums_of(const Pack &pack, int64_t token) {
+    constexpr int64_t width = P::COLUMNS * LANES, tokens = LANES * P::STEP / P::SUMS;  // of a block, of STEP vectors
+    const int64_t left = pack.tokens - token;
+    return ((left < width ? left : width) + tokens - 1) / tokens * P::STEP;
+}
 
 // Where a group of a query token's digit lies: block after block, unit after unit, vector after vector.
 template <class P>
@@ -68,8 +76,7 @@ struct Place {
     const Pack &pack;
     OCTAVO_INLINE int64_t operator()(int64_t token, int digit, int64_t group) const {
         constexpr int64_t width = P::COLUMNS * LANES, tokens = LANES / P::WIDE;  // of a block, of a vector
-        const int64_t block = token / width * width, left = pack.padded - block;
-        const int64_t sums = (left < width ? left : width) / LANES * P::SUMS;
+        const int64_t block = token / width * width, sums = sums_of<P>(pack, block);
         const int64_t unit = group / P::WIDE;
         return block * P::DIGITS * pack.units * P::WIDE + unit * sums * LANES + column(token - block, digit) * LANES +
                token % tokens * P::WIDE + group % P::WIDE;
@@ -150,26 +157,35 @@ void decode(const Pack &pack, const uint8_t *from, int64_t rows, uint8_t *to) {
     pack.dim == 128 ? decode_rows<P, 128>(pack, from, rows, to) : decode_rows<P, 0>(pack, from, rows, to);
 }
 
-// One block of query tokens, V vectors of them, against the rows of a tile.
-template <class P, int V>
-void block(const Pack &pack, Tile &t, int rows, int64_t first, int64_t token, Scratch &scratch,
-           float *values) {
-    constexpr int S = P::PER_GROUP == 1 ? 512 : 128;
+// One block of query tokens against the rows of a tile; sums: its vectors of sums, C or fewer.
+template <class P, int C>
+OCTAVO_INLINE void block(int64_t sums, const Pack &pack, Tile &t, int rows, int64_t first, int64_t token,
+                         Scratch &scratch, float *values) {
+    if constexpr (C > P::STEP)
+        if (sums < C) return block<P, C - P::STEP>(sums, pack, t, rows, first, token, scratch, values);
+    constexpr int S = P::PER_GROUP == 1 ? 512 : 128, V = (C + P::SUMS - 1) / P::SUMS, most = most_rows<C>;
     t.query = pack.data + token * P::DIGITS * t.stride;
     t.start = pack.start + token * P::SUMS;
     t.best = scratch.best + token;
     t.values = scratch.argmax || scratch.all ? values : nullptr;
-    constexpr int most = most_rows<P::COLUMNS * P::SUMS>;
-    rows == most &&t.stride == S ? tile<P, most, V, S>(t) : run<P, V, most>(rows, t);
+    rows == most &&t.stride == S ? tile<P, most, C, S>(t) : run<P, C, most>(rows, t);
     if (scratch.argmax) finish(t, rows, V * LANES, static_cast<int32_t>(first), scratch.where + token);
     for (int64_t r = 0; scratch.all && r < rows; r++)
         memcpy(scratch.all + (first + r) * pack.padded + token, values + r * V * LANES, V * LANES * 4);
 }
 
+// The most rows of a tile of so many vectors of sums.
+template <class P, int C>
+int rows_of(int64_t sums) {
+    if constexpr (C > P::STEP)
+        if (sums < C) return rows_of<P, C - P::STEP>(sums);
+    return most_rows<C>;
+}
+
 template <class P>
 void score(const Pack &pack, const Page &page, Scratch &scratch) {
-    constexpr int V = P::COLUMNS, WIDTH = V * LANES;
-    constexpr int most = most_rows<V * P::SUMS>;
+    constexpr int WIDTH = P::COLUMNS * LANES, C = P::COLUMNS * P::SUMS;
+    const int most = rows_of<P, C>(sums_of<P>(pack, 0));  // the first block has the most sums
     const bool direct = P::PER_GROUP == 1 && pack.codec == FP32;
     const int64_t bytes = row_bytes(pack.codec, pack.dim), stride = row_stride<P>(pack.dim);
     uint8_t *buffer = scratch.rows;
@@ -194,11 +210,7 @@ void score(const Pack &pack, const Page &page, Scratch &scratch) {
             Tile t{direct ? from : buffer, stride, pack.units, nullptr, nullptr, scales, nullptr, nullptr, ahead, 0};
             for (int64_t token = begin; token < end; token += WIDTH) {
                 t.step = token == begin && ahead ? rows * bytes * UNROLL / pack.units : 0;
-                if (pack.padded - token < WIDTH) {
-                    block<P, 1>(pack, t, rows, first, token, scratch, values);
-                } else {
-                    block<P, V>(pack, t, rows, first, token, scratch, values);
-                }
+                block<P, C>(sums_of<P>(pack, token), pack, t, rows, first, token, scratch, values);
             }
         }
     }
@@ -258,9 +270,8 @@ inline float product_of(const float *vector, const uint8_t *row, int64_t dim) {
     }
     halves(row + 2 * k, floats, dim - k);
     for (int64_t i = 0; i < dim - k; i++) total += floats[i] * vector[k + i];
-    for (const Floats &sum : sums) {
-        sum.store(lanes);
-        for (int64_t i = 0; i < LANES; i++) total += lanes[i];
-    }
-    return total;
+    multiply_add(sums[0], Floats::all(1), sums[1]).store(lanes);
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return total + lanes[0];
 }

@@ -55,19 +55,20 @@ inline int64_t row_bytes(int32_t codec, int64_t dim) {
 // ---- products -------------------------------------------------------------------------------------------------------
 //
 // A group is 4 bytes of a row: one float, or four bytes. A unit is W groups, one broadcast; with W = 2 a vector holds
-// half as many query tokens, two sums of each, which halves the loads where there is only one vector of tokens. Query
-// tokens are in D digits. So LANES tokens take W x D vectors of sums.
+// half as many query tokens, two sums of each, which halves the loads where there are few of them. Query tokens are in
+// D digits. So LANES tokens take W x D vectors of sums; a tile has a multiple of STEP of them.
 
 constexpr float BASE = 254;
 
 template <int W>
 struct FloatProduct {
-    static constexpr int WIDE = W, DIGITS = 1, SUMS = W, PER_GROUP = 1, COLUMNS = W == 1 ? 2 : 1;
+    static constexpr int WIDE = W, DIGITS = 1, SUMS = W, STEP = W, PER_GROUP = 1, COLUMNS = W == 1 ? 2 : 1;
     using Sum = Floats;
     static OCTAVO_INLINE Sum begin(const int32_t *) { return Floats::all(0); }
     static OCTAVO_INLINE Floats spread(const uint8_t *x) { return spread_floats<W>(x); }
     static OCTAVO_INLINE Floats query(const uint8_t *q) { return Floats::load(reinterpret_cast<const float *>(q)); }
     static OCTAVO_INLINE Sum add(Sum sum, Floats x, Floats q) { return multiply_add(x, q, sum); }
+    template <int N>
     static OCTAVO_INLINE Floats value(const Sum *sum) {
         if constexpr (W == 2) return add_pairs(sum[0], sum[1]);
         return sum[0];
@@ -77,14 +78,15 @@ struct FloatProduct {
 // One digit is 8-bit precision of the query; three are as good as a float.
 template <int D, int W>
 struct ByteProduct {
-    static constexpr int WIDE = W, DIGITS = D, SUMS = W * D, PER_GROUP = 4, COLUMNS = SUMS == 1 ? 2 : 1;
+    static constexpr int WIDE = W, DIGITS = D, SUMS = W * D, STEP = D, PER_GROUP = 4, COLUMNS = D == 1 ? 2 : 1;
     using Sum = Ints;
     static OCTAVO_INLINE Sum begin(const int32_t *start) { return Ints::load(start); }
     static OCTAVO_INLINE Ints spread(const uint8_t *x) { return spread_ints<W>(x); }
     static OCTAVO_INLINE Ints query(const uint8_t *q) { return Ints::load(reinterpret_cast<const int32_t *>(q)); }
     static OCTAVO_INLINE Sum add(Sum sum, Ints x, Ints q) { return multiply_add_bytes(sum, x, q); }
-    static OCTAVO_INLINE Floats value(const Sum *sum) {
-        if constexpr (W == 2) return to_floats(add_pairs(sum[0], sum[1]));
+    template <int N>
+    static OCTAVO_INLINE Floats value(const Sum *sum) {  // of one sum of two, the upper half is not looked at
+        if constexpr (W == 2) return to_floats(add_pairs(sum[0], sum[N - 1]));
         Floats value = to_floats(sum[0]);
         for (int i = 1; i < D; i++) value = multiply_add(value, Floats::all(BASE), to_floats(sum[i]));
         return value;
@@ -107,10 +109,10 @@ struct Tile {
 
 constexpr int UNROLL = 2;
 
-// S: stride of the rows in bytes where it is known when this is compiled, else 0.
-template <class P, int R, int V, int S>
+// C: vectors of sums. S: stride of the rows in bytes where it is known when this is compiled, else 0.
+template <class P, int R, int C, int S>
 void tile(const Tile &t) {
-    constexpr int C = V * P::SUMS, U = 4 * P::WIDE;  // vectors of sums, bytes of a unit
+    constexpr int V = (C + P::SUMS - 1) / P::SUMS, U = 4 * P::WIDE;  // vectors of query tokens, bytes of a unit
     typename P::Sum sums[R][C];
     repeat<C>([&](auto c) OCTAVO_LAMBDA {
         auto from = P::begin(t.start + c * LANES);
@@ -146,7 +148,8 @@ void tile(const Tile &t) {
     repeat<V>([&](auto v) OCTAVO_LAMBDA {
         Floats best = Floats::load(t.best + v * LANES);
         repeat<R>([&](auto r) OCTAVO_LAMBDA {
-            const Floats value = P::value(&sums[r][v * P::SUMS]) * Floats::all(t.scales[r]);
+            constexpr int left = C - v * P::SUMS, N = left < P::SUMS ? left : P::SUMS;
+            const Floats value = P::template value<N>(&sums[r][v * P::SUMS]) * Floats::all(t.scales[r]);
             if (t.values) value.store(t.values + (r * V + v) * LANES);
             best = maximum(value, best);
         });

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from index.ragged import Ragged
+from index.ragged import Ragged, check_offsets
+
+RUN, PATIENCE = 32, 3.25  # of a search by promise: see index.native.maxsim and benchmarks/LOG.md
 
 
 def maxsim(
@@ -24,6 +26,8 @@ def maxsim(
     query: str = "fp32",
     threads: int = 1,
     argmax: bool = False,
+    promise: np.ndarray | None = None,
+    k: int = 1,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """See index.native.maxsim."""
     tokens = rounded(np.ascontiguousarray(queries.values, np.float32), query)
@@ -33,7 +37,30 @@ def maxsim(
         scale = None if scales is None else _at(scales[i], 2 * int(lengths[i])).view("<f2")
         return decoded(rows, codec, dim, scale)
 
-    return _score(queries.offsets, np.asarray(lengths, np.int64), lambda i: tokens @ page(i).T, len(tokens), argmax)
+    lengths = np.asarray(lengths, np.int64)
+
+    def scored(first: int, last: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        return _score(queries.offsets, lengths[first:last], lambda i: tokens @ page(first + i).T, len(tokens), argmax)
+
+    if promise is None:
+        return scored(0, len(lengths))
+    scores = np.zeros((1, 0), np.float32)
+    while (done := scores.shape[1]) < len(lengths) and not (done and _hopeless(promise, scores[0], k)):
+        scores = np.concatenate([scores, np.asarray(scored(done, done + RUN))], axis=1)
+    return scores
+
+
+def _hopeless(promise: np.ndarray, scores: np.ndarray, k: int) -> bool:
+    """Whether the first page without a score, and so any later one, is not worth a look."""
+    real = np.isfinite(scores)
+    got, given = scores[real].astype(np.float64), promise[: len(scores)][real].astype(np.float64)
+    if len(got) < k or not np.ptp(given):
+        return False
+    x = given - given.mean()
+    slope = x @ got / (x @ x)
+    expected = got.mean() + slope * (float(promise[len(scores)]) - given.mean())
+    deviation = float(np.std(got - slope * x))
+    return bool(expected + PATIENCE * deviation < np.partition(got, -k)[-k])
 
 
 def scan(
@@ -41,6 +68,7 @@ def scan(
 ) -> np.ndarray:
     """See index.native.scan."""
     wanted = np.arange(len(offsets) - 1) if rows is None else rows
+    check_offsets(offsets, len(codes))
     if len(codes) and codes.max() >= len(table):
         raise ValueError("a centroid code lies outside of the table")
     sums = np.zeros(len(wanted), np.uint32)
@@ -65,10 +93,28 @@ def tables(query: np.ndarray, rows: np.ndarray, scales: np.ndarray) -> np.ndarra
     return made
 
 
-def products(vector: np.ndarray, halves: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """See index.native.products."""
-    found: np.ndarray = halves[rows].astype(np.float32) @ vector
-    return found
+def select(
+    sums: np.ndarray,
+    vector: np.ndarray,
+    halves: np.ndarray,
+    rows: np.ndarray | None,
+    shortlist: int,
+    n: int,
+    weight: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """See index.native.select."""
+    some = np.sort(np.argsort(-sums.astype(np.int64), kind="stable")[:shortlist])
+    products = halves[some if rows is None else rows[some]].astype(np.float32) @ vector
+    scores = (standardise(sums[some]) + weight * standardise(products)).astype(np.float32)
+    best = np.argsort(-scores, kind="stable")[:n]
+    return some[best], scores[best]
+
+
+def standardise(scores: np.ndarray) -> np.ndarray:
+    """(n,) -> (n,) float64 with mean 0 and deviation 1; zeros where they are all alike."""
+    scores = np.asarray(scores, np.float64)
+    deviation = scores.std() if len(scores) else 0.0
+    return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
 
 
 def row_bytes(codec: str, dim: int) -> int:
