@@ -112,7 +112,7 @@ class Pooled:
 
             return best
 
-        ways = {f"{n}, torch mm": search(flat, n) for n in (100, 200, 500, 1000, 2000)}
+        ways = {f"{n}, torch mm": search(flat, n) for n in (100, 200, 300, 500, 1000, 2000)}
         return ways | {"500, torch einsum": search(einsum, 500), "all, torch mm": search(flat, len(pages))}
 
 
@@ -157,7 +157,7 @@ class Qdrant:
 
             return best
 
-        ways = {f"{n} by mean": after(n) for n in (200, 500, 1000)}
+        ways = {f"{n} by mean": after(n) for n in (200, 300, 500, 1000)}
         return ways | {"all": lambda query: ask(query, params=q.SearchParams(exact=True))}
 
 

@@ -33,6 +33,7 @@ from retriever.evaluation.plots import Panel, Point, drawing
 from retriever.evaluation.results import table
 
 RESULTS = Path(__file__).parent / "results"
+WORK = Path("~/.cache/octavo-bench/evaluation").expanduser()
 MEASURE = "ndcg@5"
 MODES = ("--mode", "hybrid", "--mode", "visual", "--baseline", "layer")
 CODECS = ("--sweep", "--pool", "1", "--candidates", "exact", "--mode", "text", *MODES)
@@ -171,7 +172,6 @@ def systems(*files: dict[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def rows(found: dict[str, dict[tuple[str, ...], dict[str, Any]]], columns: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Rows of Markdown, a set each: nDCG@5 of the columns' systems, the best in bold; half of the widest interval."""
-    columns = [column for column in columns if any(column in every for every in found.values())]
     yield f"| set | {' | '.join(' '.join(column) for column in columns)} | +- |"
     for name, every in found.items():
         means = [every[column]["means"][MEASURE] if column in every else None for column in columns]
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SETS))
     parser.add_argument("--queries", default="200")
     parser.add_argument("--again", action="store_true", help="Measure sets that were measured.")
-    parser.add_argument("--work", type=Path, default=Path("~/.cache/octavo-bench/evaluation").expanduser())
+    parser.add_argument("--work", type=Path, default=WORK)
     given = parser.parse_args()
     weights = load_encoder().fingerprint["weights"]
     for name in given.names or SETS:

@@ -2,13 +2,14 @@
 
     python benchmarks/search.py concepts                 # 10,000 synthetic pages of 256 tokens, 100 queries
     python benchmarks/search.py manifold --pages 10000
-    python benchmarks/search.py real                     # 5,464 pages of five question sets, 20 questions of each
+    python benchmarks/search.py real                     # 5,466 pages of five question sets, 20 questions of each
     python benchmarks/search.py real --sets ohr_bench
 
-`real` takes page and question tokens of the encoder in the box, made and kept by box_quality.py. The truth is MaxSim
-in float32 over all tokens, by numpy. Every engine gets the same half-precision tokens, runs alone (_peers.py) and with
-one thread; what is compared is the CPU time of its process, as the machine is shared. Octavo is searched by
-`retriever.ranking.rank`, as `Retriever.search` does. A failure is a row that says so.
+`real` takes page tokens of the encoder in the box out of the half-precision indexes that evaluation.py keeps, and makes
+those that are not there. The truth is MaxSim in float32 over all tokens, by numpy. Every engine gets the same
+half-precision tokens, runs alone (_peers.py) and with one thread; what is compared is the CPU time of its process, as
+the machine is shared. Octavo is searched by `retriever.ranking.rank`, as `Retriever.search` does. A failure is a row
+that says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from _peers import ALONE, ENGINES, PINS, Corpus, install, run, work  # noqa: E40
 RESULTS = Path(__file__).parent / "results"
 QUERIES, K = 100, 10
 SETS = ["ohr_bench", "debian_headings", "xquad_pages", "jaquad_pages", "piaf_pages"]
-OCTAVO = {"Octavo, codes": (50, 100, 150, 300, 600, 1200), "Octavo, pooled": (150, 500, 1000)}
+OCTAVO = {"Octavo, codes": (0, 50, 100, 150, 300, 600, 1200), "Octavo, pooled": (0, 150, 500, 1000)}  # 0: what suits
 GOOD = 0.95  # recall that a peer must have to be compared with
 
 
@@ -81,7 +82,7 @@ class Octavo:
         with index.snapshot() as snapshot:
             _, arrays = snapshot.first_stage.state()  # type: ignore[attr-defined]
             self.hot_bytes = sum(array.nbytes for array in arrays.values()) / snapshot.state.tokens
-        return {str(n): search(n) for n in self.ways}
+        return {str(n or "as many as promise enough"): search(n) for n in self.ways}
 
 
 def synthetic(kind: Any, pages: int) -> tuple[Iterable[np.ndarray], list[np.ndarray], list[int]]:
@@ -95,22 +96,25 @@ def synthetic(kind: Any, pages: int) -> tuple[Iterable[np.ndarray], list[np.ndar
 
 def real(sets: list[str]) -> tuple[Iterable[np.ndarray], list[np.ndarray], list[int]]:
     """The pages of question sets, all together, and questions of each; no targets."""
-    from box_quality import encoded, pools, projected
+    from evaluation import SETS as PARTS
+    from evaluation import WORK, cut
 
-    from retriever.encoders.box.weights import FOLDER, Weights
+    from retriever import load_encoder
+    from retriever.evaluation.datasets import load
+    from retriever.evaluation.indexes import opened
 
-    head = Weights(FOLDER).tensors("projection.safetensors")
+    encoder: Any = load_encoder()
     pages: list[np.ndarray] = []
     queries: list[np.ndarray] = []
     for name in sets:
-        asked: list[np.ndarray] = []
-        for pool in pools(name, None):
-            states = encoded(FOLDER, pool)
-            tokens = projected(states["pages"], head["projection"]).astype(np.float16)
-            pages += [page for page in np.split(tokens, np.cumsum(states["lens"])[:-1]) if len(page)]
-            tokens = projected(states["q"], head["projection"], head["stress"])
-            asked += np.split(tokens, np.cumsum(states["qlens"])[:-1])
-        queries += random.Random(0).sample(asked, QUERIES // len(sets))
+        asked: list[str] = []
+        for part in [part for part, of in PARTS.items() if part == name or (of.name == name and of.prefix)]:
+            (found,) = load(str(cut(PARTS[part], WORK / "sets" / part)))
+            retriever, _ = opened(found.corpus, encoder, WORK / "cache", codec="fp16")
+            with retriever, retriever.index.snapshot() as snapshot:
+                pages += [page.astype(np.float16) for page in snapshot.vectors(snapshot.state.ids) if len(page)]
+            asked += [query.text for query in found.queries if found.qrels.get(query.id)]
+        queries += encoder.encode_queries(random.Random(0).sample(sorted(asked), QUERIES // len(sets)))
     return pages, queries, []
 
 
