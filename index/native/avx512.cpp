@@ -104,14 +104,15 @@ inline void halves(const uint8_t *from, float *to, int64_t count) {
 
 // Few query tokens are better split in two. (A broadcast of two floats must not reach past a row.)
 const Kernel *kernel(int32_t codec, int32_t precision, const Query &query) {
-    const bool narrow = padded(query.tokens) == LANES;
+    const bool narrow = padded(query.tokens) == LANES, few = query.tokens <= LANES * 3 / 2;
+    const bool half = few && (query.tokens - 1) % LANES < LANES / 2;  // of the last vector would be left empty
     if (precision == BINARY_QUERY) return codec == BINARY ? &sign_counts : nullptr;
     if (precision == INT8_QUERY) {
         if (codec != INT8 && codec != INT4) return nullptr;
-        return query.tokens <= LANES * 3 / 2 ? &kernel_of<ByteProduct<1, 2>> : &kernel_of<ByteProduct<1, 1>>;
+        return few ? &kernel_of<ByteProduct<1, 2>> : &kernel_of<ByteProduct<1, 1>>;
     }
     if (codec == BINARY) return &sign_tables;
-    if (codec != FP32 && codec != FP16) return &kernel_of<ByteProduct<3, 1>>;
+    if (codec != FP32 && codec != FP16) return half ? &kernel_of<ByteProduct<3, 2>> : &kernel_of<ByteProduct<3, 1>>;
     return narrow && query.dim % 2 == 0 ? &kernel_of<FloatProduct<2>> : &kernel_of<FloatProduct<1>>;
 }
 

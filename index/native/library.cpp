@@ -177,7 +177,7 @@ void standardise(std::vector<float> &values) {
         value = deviation > 1e-9 ? static_cast<float>((static_cast<double>(value) - mean) / deviation) : 0;
 }
 
-constexpr int64_t MOST_DIGITS = 3;
+constexpr int64_t MOST_SUMS = 6;  // vectors of a vector of query tokens: halves times digits
 
 struct PackMemory {
     Aligned<uint8_t> data;
@@ -186,7 +186,7 @@ struct PackMemory {
     Pack pack;
     PackMemory(const Kernel &kernel, const Query &query, int32_t codec)
         : data(kernel.data_bytes(query)),
-          start((query.tokens + 64) * MOST_DIGITS),
+          start((query.tokens + 64) * MOST_SUMS),
           factor(query.tokens + 64),
           pack{0, 0, 0, 0, data.at, start.at, factor.at, codec} {
         kernel.pack(query, pack);

@@ -82,7 +82,7 @@ struct Place {
                token % tokens * P::WIDE + group % P::WIDE;
     }
     static OCTAVO_INLINE int64_t column(int64_t token, int digit) {  // token: within its block
-        return token / LANES * P::SUMS + digit * P::WIDE + token % LANES / (LANES / P::WIDE);
+        return token / LANES * P::SUMS + token % LANES / (LANES / P::WIDE) * P::DIGITS + digit;
     }
 };
 

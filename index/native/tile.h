@@ -85,10 +85,12 @@ struct ByteProduct {
     static OCTAVO_INLINE Ints query(const uint8_t *q) { return Ints::load(reinterpret_cast<const int32_t *>(q)); }
     static OCTAVO_INLINE Sum add(Sum sum, Ints x, Ints q) { return multiply_add_bytes(sum, x, q); }
     template <int N>
-    static OCTAVO_INLINE Floats value(const Sum *sum) {  // of one sum of two, the upper half is not looked at
-        if constexpr (W == 2) return to_floats(add_pairs(sum[0], sum[N - 1]));
-        Floats value = to_floats(sum[0]);
-        for (int i = 1; i < D; i++) value = multiply_add(value, Floats::all(BASE), to_floats(sum[i]));
+    static OCTAVO_INLINE Floats value(const Sum *sum) {
+        const auto digit = [sum](int i) OCTAVO_LAMBDA {  // where there is one half, the other is not looked at
+            return to_floats(W == 2 ? add_pairs(sum[i], sum[N - D + i]) : sum[i]);
+        };
+        Floats value = digit(0);
+        for (int i = 1; i < D; i++) value = multiply_add(value, Floats::all(BASE), digit(i));
         return value;
     }
 };
