@@ -24,7 +24,7 @@ DRIFT, SHARE = 1.25, 0.2
 """Centroids are trained anew when what came since, a SHARE of all tokens, lies DRIFT times as far from them (by 1 -
 cosine) as what was there."""
 MEAN_WEIGHT = 1.0  # of the mean's similarity beside that of the codes, both standardised (benchmarks/LOG.md)
-SHORTLIST = 10_000  # pages whose mean is looked at, or 16 for each one asked for
+SHORTLIST, ONE_IN = 10_000, 20  # pages whose mean is looked at: so many, or one in so many
 SAMPLED = 2000  # pages that training looks at
 _PAGES = 128  # read, and coded, at a time
 
@@ -52,8 +52,8 @@ class Scan:
             total = np.zeros(len(ids), np.uint32)
             for table in self._tables(query) if len(ids) else ():
                 total += native.scan(table, self.codes, self.offsets, rows, threads)
-            mean = query.sum(axis=0)
-            best, scores = native.select(total, mean, self.means, rows, max(SHORTLIST, 16 * n), n, MEAN_WEIGHT, threads)
+            mean, most = query.sum(axis=0), max(SHORTLIST, len(ids) // ONE_IN, n)
+            best, scores = native.select(total, mean, self.means, rows, most, n, MEAN_WEIGHT, threads)
             found.append((scores, ids[best]))
         return found
 
