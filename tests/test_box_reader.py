@@ -230,6 +230,41 @@ def test_a_letter_read_large_and_small_is_one_letter() -> None:
     assert text("I.i.r.o..") == "Iiro" and text("Ii.r.o..") == "Iiro"
 
 
+def test_a_cyrillic_letter_read_large_and_small_is_one_letter() -> None:
+    characters = ["", "л", "Л", "ь", "с", "и"]
+    best = np.array([4, 0, 5, 0, 1, 2, 0, 3, 0])  # the steps of "сильно" with "л" by two peaks
+    assert ctc(best, np.full(9, 0.9), characters, np.zeros((0, 2), int)).text.lower() == "силь"
+    apart = np.array([4, 0, 5, 0, 1, 0, 1, 0, 3])
+    assert ctc(apart, np.full(9, 0.9), characters, np.zeros((0, 2), int)).text == "силль"
+
+
+def steps(text: str, apart: int) -> tuple[np.ndarray, list[str]]:
+    """The classes of steps at which a character comes each `apart`, spaces half way between two; the characters."""
+    characters = ["", *sorted(set(text))]
+    best = np.zeros(apart * len(text.replace(" ", "")) + 1, int)
+    at = 0
+    for c in text:
+        best[at - apart // 2 if c == " " else at] = characters.index(c)
+        at += 0 if c == " " else apart
+    return best, characters
+
+
+def test_spaces_between_kana_are_those_of_the_page() -> None:
+    best, characters = steps("こ とがよくあ る", 4)
+    assert ctc(best, np.full(len(best), 0.9), characters, np.zeros((0, 2), int)).text == "ことがよくある"
+    wide = np.concatenate([best[:23], np.zeros(5, int), best[23:]])  # before the last, a character's width more
+    assert ctc(wide, np.full(len(wide), 0.9), characters, np.zeros((0, 2), int)).text == "ことがよくあ る"
+
+
+def test_spaces_between_hangul_are_gaps_of_the_picture() -> None:
+    best, characters = steps("이 것은 경 우가 참 된", 6)
+    places = np.flatnonzero(best == characters.index(" ")) * 8
+    marks = np.array([[at - w // 2, at + w // 2] for at, w in zip(places, (16, 16, 6, 16, 16), strict=False)])
+    assert len(places) == 5
+    told = ctc(best, np.full(len(best), 0.9), characters, marks).text
+    assert told == "이 것은 경우가 참 된"[: len(told)] and told.count(" ") == 4
+
+
 def test_a_missed_space_is_seen_in_the_picture() -> None:
     text, centre = list("to be orNot to 12"), np.arange(17) * 20.0
     wide = [(50, 59), (110, 119), (210, 219)]
@@ -242,10 +277,10 @@ def test_a_missed_space_is_seen_in_the_picture() -> None:
 
 
 def test_gaps_lie_between_strokes() -> None:
-    line = np.full((48, 60, 3), 240, np.uint8)
+    line = np.full((48, 60), 240, np.uint8)
     line[10:40, 5:9] = line[10:40, 20:24] = line[2:5, 12:14] = 30
     assert gaps(line).tolist() == [[9, 20]]
-    assert gaps(np.full((48, 60, 3), 240, np.uint8)).shape[1] == 2
+    assert gaps(np.full((48, 60), 240, np.uint8)).shape[1] == 2
 
 
 def test_small_print_is_read(encoder: BoxEncoder) -> None:

@@ -109,6 +109,17 @@ def test_sets_are_those_of_their_standards() -> None:
         ("ı8ș2 yılında 7o.ooo", "1852 yılında 70.000"),  # a word with a digit whose letters all look like digits
         ("CO2 lo", "CO2 lo"),
         ("§ ıı54(b) ışık ı", "§ 1154(b) ışık ı"),  # old-style figures
+        ("10 ıo mai", "10 10 mai"),
+        ("Wausau, Wı", "Wausau, WI"),
+        ("însǎ soțịi", "însă soții"),  # marks that Romanian has not
+        ("cǚng đưa đến lẽ", "cũng đưa đến lẽ"),
+        ("Běijīng nǐ hǎo", "Běijīng nǐ hǎo"),
+        ("в 1990-x годах", "в 1990-х годах"),  # a Latin x
+        ("Его πоселение", "Его поселение"),
+        ("τον πроüπολογισμό", "τον προüπολογισμό"),
+        ("をー人で コーヒー ラーメン", "を一人で コーヒー ラーメン"),
+        ("すベて 破フて ヘルプ", "すべて 破って ヘルプ"),  # katakana among hiragana
+        ("ぁる しゃべる ゕら ファイル", "ある しゃべる から ファイル"),  # small kana where none are spelt
     ],
 )
 def test_a_word_has_one_script(read: str, told: str) -> None:

@@ -1,9 +1,9 @@
-"""One script a word: letters of the same shape in Latin, Cyrillic and Greek become those of the word they stand in.
+"""One script a word, and one alphabet a line: letters that the recogniser gives for others of the same shape.
 
 A word's script is that of most of its letters that no other script has a likeness of, else that of the whole line's.
-Longer words of one script are never changed. Katakana that look like a Chinese character are that one
-beside no other kana. A cedilla in a line with Romanian letters and none of Turkish is a comma. Dotless i's before a
-digit, at the start of a word, are ones.
+Longer words of one script are never changed. A line's alphabet (Romanian, Vietnamese, Turkish) is that whose own
+letters it has most of; marks that it lacks become those it has. Dotless i's before a digit, at the start of a word, are
+ones. Small kana stand only where spelling has them, katakana that look like a Chinese character only beside katakana.
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ from functools import cache
 
 _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "AАΑ BВΒ CС_ EЕΕ HНΗ IІΙ KКΚ MМΜ N_Ν OОΟ PРΡ TТΤ XХΧ YУΥ Z_Ζ JЈ_ SЅ_ _ГΓ _ПΠ _ФΦ _ЛΛ "
-    "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί"
+    "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό"
 )
 _GROUPS = _ALIKE.split()
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
-_COMMA = dict(zip("ŞşŢţ", "ȘșȚț", strict=True))
-_DIGIT = dict(zip("oоοıзșş", "0001355", strict=True))
-_LIKE = {c: group for group in _GROUPS for c in group if c != "_"}
+_ALPHABETS = (  # how many letters tell an alphabet, which, those of others it is given for, its own
+    (1, "ăâîțţș", "ŞşŢţǍǎǐịǔ", "ȘșȚțĂăiiu"),
+    (2, "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ", "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
+    (1, "ığöüç", "șȘțǚǔǐị", "şŞtüüii"),
+)
+_DIGIT = dict(zip("oоοıзЗșş", "00013355", strict=True))
+_LIKE = {c: group for group in reversed(_GROUPS) for c in group if c != "_"}
+_SMALL, _LARGE = "ぁぃぅぇぉゃゅょゕゖァィゥェォャュョ", "あいうえおやゆよかけアイウエオヤユヨ"
+_GROWN = dict(zip(_SMALL, _LARGE, strict=True))
+_BEFORE_Y = "きしちにひみりぎじぢびぴキシチニヒミリギジヂビピテデフヴ"  # what small ya, yu, yo follow
+_BEFORE_VOWEL = "ふてでうゔウヴクグシジスズチツテデトドフホイー"
+_FLAT = dict(zip("ヘベペリ", "へべぺり", strict=True))  # of the same shape in katakana and hiragana
 
 
 @cache
@@ -31,6 +40,7 @@ def shape(character: str) -> str:
     return _LIKE.get(plain, plain)
 
 
+@cache
 def _script(character: str) -> int | None:
     """0 Latin, 1 Cyrillic, 2 Greek, None for any other character."""
     code = ord(character)
@@ -51,29 +61,77 @@ def _most(characters: list[str]) -> int | None:
 
 def consistent(text: list[str]) -> list[str]:
     """The characters of a line, each word in one script."""
-    line = _most(text)
-    if line is None and not _HAN.keys() & set(text):
+    found = set(text)
+    scripts = {_script(c) for c in found} - {None}
+    line = _most(text) if len(scripts) > 1 else next(iter(scripts), None)
+    text = _kana(text) if any("\u3041" <= c <= "\u30ff" for c in found) else text
+    if line is None:
         return text
+    if swaps := _swaps("".join(text).lower()):
+        text = [swaps.get(c, c) for c in text]
     told = list(text)
-    letters = set("".join(text).lower())
-    if letters & set("ăâîțţ") and not letters & set("ığöüç"):
-        text = told = [_COMMA.get(c, c) for c in text]
-    start = 0
+    start, foreign, figures = 0, bool(scripts - {0}), "ı" in found or any(c.isdigit() for c in found)
+    if not foreign and not figures:
+        return told
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
-        ones = len(word := text[start:stop]) - len("".join(word).lstrip("ı"))
-        if word[ones : ones + 1] and word[ones].isdigit():
-            told[start : start + ones] = word[:ones] = ["1"] * ones
-        if any(c.isdigit() for c in word) and all(c in _DIGIT or not c.isalpha() for c in word):
-            told[start:stop] = [_DIGIT.get(c, c) for c in word]
-        elif len({_script(c) for c in word} - {None}) > 1 or (len(word) == 1 and line and word[0] in _LIKE):
-            own = [c for c in word if c not in _LIKE and _script(c) is not None]
-            most = _most(own) if len(own) > 1 else line
+        word, at, start = text[start:stop], start, stop + 1
+        if any(c.isdigit() for c in word) or {c for c in word if c.isalpha()} == {"ı", "o"}:
+            ones = len(word) - len("".join(word).lstrip("ı"))
+            if word[ones : ones + 1] and word[ones].isdigit():
+                told[at : at + ones] = word[:ones] = ["1"] * ones
+            if all(c in _DIGIT or not c.isalpha() for c in word):
+                told[at:stop] = word = [_DIGIT.get(c, c) for c in word]
+        if "ı" in word and "".join(c for c in word if c != "ı").isupper():
+            told[at:stop] = word = ["I" if c == "ı" else c for c in word]
+        if foreign and (len({_script(c) for c in word} - {None}) > 1 or (line and _alike(word))):
+            own = Counter(_script(c) for c in word if c not in _LIKE or c in "πό").most_common()
+            own = [(script, many) for script, many in own if script is not None]
+            clear = sum(many for _, many in own) > 1 and (len(own) == 1 or own[0][1] > own[1][1])
+            most = own[0][0] if clear else line
             for i, c in enumerate(word):
                 other = _LIKE[c][most] if most is not None and c in _LIKE else "_"
-                told[start + i] = c if other == "_" else other
-        start = stop + 1
+                told[at + i] = c if other == "_" else other
+    return told
+
+
+def _alike(word: list[str]) -> bool:
+    """Whether a word is one letter that other scripts have, or figures with one behind a hyphen, as in "1990-x"."""
+    letters = [c for c in word if c.isalpha()]
+    return len(letters) == 1 and letters[0] in _LIKE and (len(word) == 1 or (word[0].isdigit() and "-" in word))
+
+
+def _swaps(text: str) -> dict[str, str]:
+    """The letters that the alphabet of a line in small letters has instead of others."""
+    counts = [sum(map(text.count, tells)) for _, tells, _, _ in _ALPHABETS]
+    most = max(counts)
+    least, _, others, own = _ALPHABETS[counts.index(most)]
+    return dict(zip(others, own, strict=True)) if most >= least and counts.count(most) == 1 else {}
+
+
+def _hiragana(character: str) -> bool:
+    return "\u3041" <= character <= "\u3096"
+
+
+def _katakana(character: str) -> bool:
+    return "\u30a1" <= character <= "\u30fc" and character != "・"
+
+
+def _kana(text: list[str]) -> list[str]:
+    """The characters of a line in which kana stand as they are spelt."""
+    told = list(text)
     for i, c in enumerate(text):
-        beside = [*text[max(0, i - 1) : i], *text[i + 1 : i + 2]]
-        if c in _HAN and not any("\u3041" <= near <= "\u30ff" for near in beside):
+        before, after = told[i - 1] if i else " ", text[i + 1] if i + 1 < len(text) else " "
+        among = not _katakana(before) and not _katakana(after)
+        if c in _GROWN:
+            follows = _BEFORE_Y if c in "ゃゅょャュョ" else "" if c in "ゕゖ" else _BEFORE_VOWEL
+            told[i] = c if before in follows and before != " " else _GROWN[c]
+        elif c == "ー":
+            kept = _katakana(before) or (_hiragana(before) and (_hiragana(after) or _katakana(after)))
+            told[i] = c if kept else "一"
+        elif c in _HAN and among:
             told[i] = _HAN[c]
+        elif c in _FLAT and among and (_hiragana(before) or _hiragana(after)):
+            told[i] = _FLAT[c]
+        elif c == "フ" and among and before > "\u3040" and _hiragana(after):
+            told[i] = "っ"
     return told

@@ -28,11 +28,11 @@ def skew(mask: np.ndarray) -> float:
     y, x = np.nonzero(mask)
     if len(y) < 100:
         return 0.0
-    thin = max(1, len(y) // _POINTS)
-    y, x = y[::thin], x[::thin]
+    thin = -(-len(y) // _POINTS)
+    y, x = y[::thin].astype(np.float32), x[::thin].astype(np.float32)
 
     def uneven(degrees: float) -> float:
-        rows = np.round(y - x * np.tan(np.radians(degrees))).astype(int)
+        rows = np.rint(y - x * np.float32(np.tan(np.radians(degrees)))).astype(np.int32)
         counts = np.bincount(rows - rows.min()).astype(float)
         return float((counts**2).sum())
 

@@ -32,11 +32,34 @@ POINTLESS = "ıİđĐ"
 MARKED = "".join(c + c.upper() for c in "áàãâăéèêíìĩóòõôúùũý")
 
 
+def former(listed: list[str]) -> list[str]:
+    """The characters of the old classes, given those `listed` in a characters.json with or without the new."""
+    return listed[: listed.index(" ")] if " " in listed else listed
+
+
 def added(known: list[str]) -> list[str]:
     """The characters of the new classes, given the `known` of the old: others, GREEK, POINTLESS, MARKED."""
     wanted = dict.fromkeys(KANA + HANGUL + CYRILLIC + LATIN + KANJI)
     old = set(known)
     return [character for character in wanted if character not in old] + list(GREEK + POINTLESS + MARKED)
+
+
+def groups(new: list[str]) -> dict[str, list[int]]:
+    """Which of the `new` characters, as `added` gives them, are of which kind."""
+    again = len(new) - len(MARKED)
+    place = {character: i for i, character in enumerate(new[:again])}
+    kinds = {"latin": LATIN + POINTLESS, "cyrillic": CYRILLIC + GREEK}
+    found = {kind: [place[c] for c in characters if c in place] for kind, characters in kinds.items()}
+    found["marked"] = [*range(again, len(new))]
+    return {**found, "eastern": sorted({*range(again)}.difference(*found.values()))}
+
+
+def japanese(character: str) -> int:
+    """0 for a Chinese character that JIS X 0208 lacks, 1 for one of its second level, 2 for all others."""
+    if not "\u3400" <= character <= "\u9fff":
+        return 2
+    code = character.encode("euc_jp", "replace")
+    return 0 if len(code) != 2 else 2 if code[0] - 160 <= 47 else 1
 
 
 def jamo(character: str) -> tuple[int, int, int]:

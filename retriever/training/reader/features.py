@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,12 +25,23 @@ MAPS, NARROW = "p2o.pd_op.add.39.0", "p2o.pd_op.add.40.0"
 _WIDEST = 1100
 
 
+def cut(graph: Any) -> None:
+    """Takes from the recogniser's ONNX graph all behind NARROW: outputs, nodes, and what only they have need of."""
+    del graph.output[:]
+    while NARROW not in graph.node[-1].output:
+        graph.node.pop()
+    needed = {name for node in graph.node for name in node.input}
+    kept = [value for value in graph.initializer if value.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def trunk(model: bytes) -> onnxruntime.InferenceSession:
     """A session of the recogniser `model` that gives MAPS (1, 160, 3, 2s) and NARROW (1, s, 80)."""
     import onnx
 
     parsed = onnx.load_from_string(model)
-    del parsed.graph.output[:]
+    cut(parsed.graph)
     for name in (MAPS, NARROW):
         parsed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
@@ -71,18 +83,19 @@ def shard(
 def main() -> None:
     """Writes the shards that are not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="folder of PP-OCRv6-tiny, as build.py writes it")
-    parser.add_argument("--debs", type=Path, required=True, help="folder of libreoffice-help-*.deb")
+    base = "folder of recogniser.onnx and characters.json, as build.py or train.py write them"
+    parser.add_argument("--base", type=Path, required=True, help=base)
+    parser.add_argument("--debs", type=Path, required=True, help="folder of libreoffice-help-*.deb and -l10n-*")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shards", type=int, default=36)
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    known = json.loads((given.base / "characters.json").read_text("utf-8"))
+    known = classes.former(json.loads((given.base / "characters.json").read_text("utf-8")))
     every = {*known, *classes.added(known), " "}
     by_language = {}
     for language in {**lines.LANGUAGES, **lines.OLD}:
-        found = lines.paragraphs(next(given.debs.glob(f"libreoffice-help-{language}_*.deb")))
+        found = lines.texts_of(given.debs, language)
         by_language[language] = [text for text in found if not lines.held_out(text)]
     texts, fonts = lines.Texts(by_language, every), lines.Fonts()
     session = trunk((given.base / "recogniser.onnx").read_bytes())

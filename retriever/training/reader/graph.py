@@ -16,26 +16,28 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from retriever.training.reader import classes
-from retriever.training.reader.features import MAPS, NARROW
+from retriever.training.reader.features import MAPS, NARROW, cut
 from retriever.training.reader.neck import CONTEXT, WIDTH, Neck, last_layer
+from retriever.training.reader.scout import Scout, near
 
 SURE = 0.95
 SHUT = -1e4
+KANA = 0.1
+FOREIGN = (-6.0, -2.0, 0.0)  # in a Japanese line, on logits of what JIS X 0208 lacks, its second level, all others
 
 
 class Group(NamedTuple):
     """New classes of one kind. clearly: by how much they have to beat the best old class; share: of the steps read."""
 
     name: str
-    characters: str
     clearly: float
     share: float
 
 
-LATIN = Group("latin", classes.LATIN + classes.POINTLESS, 1.0, 0.012)
-VIETNAMESE = Group("marked", classes.MARKED, 1.0, 0.1)
-CYRILLIC_GREEK = Group("cyrillic", classes.CYRILLIC + classes.GREEK, 4.0, 0.15)
-EASTERN = Group("eastern", "", 4.0, 0.03)
+LATIN = Group("latin", 1.0, 0.012)
+VIETNAMESE = Group("marked", 1.0, 0.1)
+CYRILLIC_GREEK = Group("cyrillic", 4.0, 0.15)
+EASTERN = Group("eastern", 4.0, 0.03)
 
 
 class _Writer:
@@ -62,28 +64,38 @@ class _Writer:
     def number(self, name: str, value: float) -> str:
         return self.value(name, np.array(value, np.float32))
 
-    def steps(self, name: str, told: str) -> str:
-        """How many of the steps are `told` (1, s, 1) bool: (1, 1, 1)."""
-        self.node("Cast", [told], f"{name}.0", to=TensorProto.FLOAT)
-        return self.node("ReduceSum", [f"{name}.0", "one"], name, keepdims=1)
+    def linear(self, name: str, layer: torch.nn.Linear) -> list[str]:
+        """Weights and biases of a layer, as Gemm takes them."""
+        return [self.half(name, layer.weight.T), self.half(f"{name}.b", layer.bias)]
+
+    def choice(self, which: str, yes: _Branch, no: _Branch, out: tuple[str, ...]) -> list[str]:
+        """What one of two branches gives: a logit, its class, and at times a sum."""
+        kinds = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT)
+        graphs = {}
+        for branch, (writer, names) in (("then_branch", yes), ("else_branch", no)):
+            told = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(names, kinds, strict=False)]
+            graphs[branch] = helper.make_graph(writer.nodes, f"{which}.{branch}", [], told)
+        self.nodes.append(helper.make_node("If", [which], [*out], **graphs))
+        return [*out]
 
 
-def grown(model: bytes, neck: Neck, characters: list[str]) -> bytes:
-    """The recogniser `model` with `neck`, whose classes are `characters`, in their order, after those it had."""
+_Branch = tuple[_Writer, tuple[str, ...]]
+
+
+def grown(model: bytes, neck: Neck, scout: Scout, known: list[str], characters: list[str]) -> bytes:
+    """The recogniser `model` of the classes `known` with `neck`, whose classes are `characters`, in their order."""
     parsed = onnx.load_from_string(model)
     to = _Writer(parsed.graph)
+    weights, biases = last_layer(model)
+    cut(parsed.graph)  # down to what the old classes are linear in
     trunk = list(parsed.graph.node)
-    while NARROW not in trunk[-1].output:  # down to what the old classes are linear in
-        trunk.pop()
-    count = len(last_layer(model)[1])
+    count = len(biases)
     to.value("one", np.array([1], np.int64))
     to.value("first", np.array([0], np.int64))
-    _old(to)
+    _old(to, known, scout)
     flat = _features(to, neck)
-    place = {c: k + 2 for k, c in enumerate(characters[: -len(classes.MARKED)])}
-    groups = {group.name: [place[c] for c in group.characters if c in place] for group in (LATIN, CYRILLIC_GREEK)}
-    groups["marked"] = [*range(len(characters) + 2 - len(classes.MARKED), len(characters) + 2)]
-    eastern = sorted({*range(2, len(characters) + 2)}.difference(*groups.values()))
+    groups = {kind: [i + 2 for i in group] for kind, group in classes.groups(characters).items()}
+    eastern = groups.pop("eastern")
     rows, bias = neck.weight(), neck.bias + neck.biased
     picked = [0, 1, *(k for group in groups.values() for k in group)]
     to.node("Gemm", [flat, to.half("letters.rows", rows[picked].T), to.half("letters.bias", bias[picked])], "letters")
@@ -94,7 +106,8 @@ def grown(model: bytes, neck: Neck, characters: list[str]) -> bytes:
     gates = {group.name: _gate(to, group, tops[group.name][0]) for group in (LATIN, CYRILLIC_GREEK, EASTERN)}
     gates["marked"] = _gate(to, VIETNAMESE, tops["latin"][0])
     to.node("Max", [gates["marked"], gates["cyrillic"], gates["eastern"]], "any")
-    scores, kinds = ["old.best"], ["old.class"]
+    former = _japanese(to, known, sum(c in classes.KANA for c in characters))
+    scores, kinds = [former.top], [former.kind]
     for name, (top, number) in tops.items():
         scores.append(to.node("Add", [top, gates[name]], f"{name}.gated"))
         kinds.append(number)
@@ -102,7 +115,7 @@ def grown(model: bytes, neck: Neck, characters: list[str]) -> bytes:
         scores.append(to.node("Add", [name, "any"], f"{name}.gated"))
         class_of = to.value(f"{name}.number", np.array(new_class, np.int64))
         kinds.append(to.node("Add", ["old.none", class_of], f"{name}.class"))
-    _answer(to, scores, kinds)
+    _answer(to, scores, kinds, former.total)
     del parsed.graph.node[:], parsed.graph.output[:]
     parsed.graph.node.extend([*trunk, *to.nodes])
     parsed.graph.output.append(helper.make_tensor_value_info("class", TensorProto.INT64, ["steps"]))
@@ -110,31 +123,92 @@ def grown(model: bytes, neck: Neck, characters: list[str]) -> bytes:
     return bytes(parsed.SerializeToString(deterministic=True))
 
 
-def _old(to: _Writer) -> None:
-    """The best old class of each step, its logit, the sum of exponentials below it: all (s, 1).
+def _old(to: _Writer, known: list[str], scout: Scout) -> None:
+    """The best old class of each step, its logit, the sum of exponentials below it (1 where it is blank): all (s, 1).
 
-    Classes and sums are looked for only where the best is not blank; elsewhere they are 0 and 1.
+    The near classes are looked at at all steps, the others where the scout does not rule them out.
     """
+    close, count = near(known), len(known) + 2
+    far = sorted({*range(count)}.difference(close))
     flat = to.node("Squeeze", [NARROW, "first"], "old.flat")
-    logits = to.node("Gemm", [flat, "linear_1.w_0", "linear_1.b_0"], "old.logits")
-    best = to.node("ReduceMax", [logits], "old.best", axes=[1], keepdims=1)
-    blank = to.node("Slice", [logits, "first", "one", "one"], "old.blank")
-    read = to.node("Greater", [best, blank], "old.read")
-    to.node("Cast", [read], "old.read.1", to=TensorProto.FLOAT)
-    to.node("ReduceSum", ["old.read.1", "first"], "old.many", keepdims=1)
-    places = to.node("Transpose", [to.node("NonZero", [read], "old.places.0")], "old.places.1", perm=[1, 0])
-    places = to.node("Slice", [places, "first", "one", "one"], "old.places")
-    taken = to.node("GatherND", [logits, places], "old.taken")
-    kind = to.node("ArgMax", [taken], "old.class.0", axis=1, keepdims=1)
-    below = to.node("Sub", [taken, to.node("GatherND", [best, places], "old.best.0")], "old.below")
-    total = to.node("ReduceSum", [to.node("Exp", [below], "old.spread"), "one"], "old.total.0", keepdims=1)
-    to.node("Cast", ["old.read"], "old.none.0", to=TensorProto.INT64)
-    none = to.node("Mul", ["old.none.0", "first"], "old.none")
-    to.node("Exp", [to.node("Cast", [none], "old.none.1", to=TensorProto.FLOAT)], "old.ones")
-    to.node("ScatterND", [none, places, kind], "old.class")
-    to.node("ScatterND", ["old.ones", places, total], "old.total")
-    sure = to.node("ReduceSum", [to.node("Reciprocal", [total], "old.sure.0"), "first"], "old.sure.1", keepdims=1)
-    to.node("Div", [sure, "old.many"], "old.sure")
+    one = _best(to, "old.near", _logits(to, "old.near", flat, close), "old.near.numbers")
+    hidden = to.node("Gemm", [flat, *to.linear("scout.one", scout.one)], "scout.hidden")
+    told = to.node("Gemm", [to.node("Relu", [hidden], "scout.seen"), *to.linear("scout.two", scout.two)], "scout.told")
+    doubtful = to.node("Greater", [told, to.number("scout.least", scout.least)], "scout.doubtful")
+    places = to.node("NonZero", [to.node("Squeeze", [doubtful, "one"], "scout.flat")], "old.places.0")
+    places = to.node("Transpose", [places], "old.places", perm=[1, 0])
+    logits = _logits(to, "old.far", to.node("GatherND", [flat, places], "old.taken"), far)
+    to.node("Mul", [one.kind, "first"], "old.none")
+    to.node("Exp", [to.node("Cast", ["old.none"], "old.none.1", to=TensorProto.FLOAT)], "old.ones")
+    to.node("Mul", ["old.ones", to.number("old.shut", SHUT)], "old.never")
+    best = _either(to, "old", one, _best(to, "old.far", logits, "old.far.numbers"))
+    read = to.node("Greater", [best.kind, "first"], "old.read")
+    weight = to.node("Cast", [read], "old.read.1", to=TensorProto.FLOAT)
+    many = to.node("ReduceSum", [weight, "first"], "old.many", keepdims=1)
+    sure = to.node("Div", [weight, best.total], "old.sure.0")
+    to.node("Div", [to.node("ReduceSum", [sure, "first"], "old.sure.1", keepdims=1), many], "old.sure")
+
+
+def _japanese(to: _Writer, known: list[str], kana: int) -> _Best:
+    """The best old classes: where kana, the first `kana` new classes, win at KANA of the steps read, of those at a
+    discount that Japanese does without."""
+    top, kind = (f"eastern.best{part}" for part in ("", ".class"))
+    last = to.value("kana.last", np.array(len(known) + 2 + kana, np.int64))
+    more, kana_ = to.node("Greater", [top, "old.best"], "kana.more"), to.node("Less", [kind, last], "kana.is")
+    wins = to.node("Cast", [to.node("And", [more, kana_], "kana")], "kana.1", to=TensorProto.FLOAT)
+    steps = to.node("ReduceSum", [wins, "first"], "kana.wins", keepdims=1)
+    share = to.node("Mul", ["old.many", to.number("kana.share", KANA)], "kana.least")
+    to.node("Squeeze", [to.node("Greater", [steps, share], "kana.enough")], "kana.japanese")
+    look, keep = _Writer(to.graph), _Writer(to.graph)
+    discount = np.array([FOREIGN[classes.japanese(c)] for c in known], np.float32)
+    far = sorted({*range(len(known) + 2)}.difference(near(known)))
+    to.value("kana.discount.h", discount[np.array(far) - 1].astype(np.float16))
+    to.node("Cast", ["kana.discount.h"], "kana.discount", to=TensorProto.FLOAT)
+    less = look.node("Add", ["old.far.logits", "kana.discount"], "kana.logits")
+    one = _Best("old.near.top", "old.near.kind", "old.near.total")
+    found = _either(look, "japanese", one, _best(look, "japanese.far", less, "old.far.numbers"))
+    kept = _Best(*(keep.node("Identity", [name], f"{name}.kept") for name in ("old.best", "old.class", "old.total")))
+    return _Best(*to.choice("kana.japanese", (look, found), (keep, kept), ("read.best", "read.class", "read.total")))
+
+
+class _Best(NamedTuple):
+    """Names of a step's best logit, its class, the sum of exponentials below it: each (u, 1)."""
+
+    top: str
+    kind: str
+    total: str
+
+
+def _logits(to: _Writer, name: str, flat: str, numbers: list[int]) -> str:
+    """The logits of the old classes `numbers` at the steps `flat` (u, 80)."""
+    picked = to.value(f"{name}.numbers", np.array(numbers, np.int64))
+    rows = to.node("Gather", ["linear_1.w_0", picked], f"{name}.rows", axis=1)
+    return to.node("Gemm", [flat, rows, to.node("Gather", ["linear_1.b_0", picked], f"{name}.bias")], f"{name}.logits")
+
+
+def _best(to: _Writer, name: str, logits: str, numbers: str) -> _Best:
+    """The best of `logits` (u, c) of the classes `numbers` (c,)."""
+    top = to.node("ReduceMax", [logits], f"{name}.top", axes=[1], keepdims=1)
+    which = to.node("ArgMax", [logits], f"{name}.which", axis=1, keepdims=1)
+    kind = to.node("Gather", [numbers, which], f"{name}.kind")
+    spread = to.node("Exp", [to.node("Sub", [logits, top], f"{name}.below")], f"{name}.spread")
+    return _Best(top, kind, to.node("ReduceSum", [spread, "one"], f"{name}.total", keepdims=1))
+
+
+def _either(to: _Writer, name: str, one: _Best, other: _Best) -> _Best:
+    """The better of `one`, of all steps, and the `other`, of the steps old.places."""
+    top = to.node("ScatterND", ["old.never", "old.places", other.top], f"{name}.other.top")
+    kind = to.node("ScatterND", ["old.none", "old.places", other.kind], f"{name}.other.kind")
+    total = to.node("ScatterND", ["old.ones", "old.places", other.total], f"{name}.other.total")
+    best = to.node("Max", [one.top, top], f"{name}.best")
+    to.node("Where", [to.node("Greater", [top, one.top], f"{name}.farther"), kind, one.kind], f"{name}.class")
+    parts = []
+    for part, logit, below in (("near", one.top, one.total), ("other", top, total)):
+        share = to.node("Exp", [to.node("Sub", [logit, best], f"{name}.{part}.lower")], f"{name}.{part}.share")
+        parts.append(to.node("Mul", [share, below], f"{name}.{part}.sum"))
+    letter = to.node("Greater", [f"{name}.class", "first"], f"{name}.letter")
+    to.node("Where", [letter, to.node("Add", parts, f"{name}.sum"), "old.ones"], f"{name}.total")
+    return _Best(best, f"{name}.class", f"{name}.total")
 
 
 def _features(to: _Writer, neck: Neck) -> str:
@@ -149,8 +223,12 @@ def _features(to: _Writer, neck: Neck) -> str:
     mixed = [seen, to.half("mix", neck.mix.weight[:, :, None, None]), to.half("mix.b", neck.mix.bias)]
     mixture = to.node("Conv", mixed, "new.6", kernel_shape=[1, 1])
     seen = to.node("HardSwish", [to.node("Add", [joined, mixture], "new.7")], "new.8")
-    flat = to.node("Squeeze", [seen, to.value("flat", np.array([0, 2], np.int64))], "new.9")
-    return to.node("Transpose", [flat], "new.10", perm=[1, 0])
+    beside = [seen, to.half("near", neck.near.weight[:, :, None]), to.half("near.b", neck.near.bias)]
+    hidden = to.node("HardSwish", [to.node("Conv", beside, "new.9", kernel_shape=[1, 3], pads=[0, 1, 0, 1])], "new.10")
+    deeper = [hidden, to.half("deep", neck.deep.weight[:, :, None, None]), to.half("deep.b", neck.deep.bias)]
+    seen = to.node("Add", [seen, to.node("Conv", deeper, "new.11", kernel_shape=[1, 1])], "new.12")
+    flat = to.node("Squeeze", [seen, to.value("flat", np.array([0, 2], np.int64))], "new.13")
+    return to.node("Transpose", [flat], "new.14", perm=[1, 0])
 
 
 def _top(to: _Writer, part: str, numbers: list[int]) -> tuple[str, str]:
@@ -165,24 +243,12 @@ def _unless_sure(to: _Writer, flat: str, rows: torch.Tensor, bias: torch.Tensor,
     to.node("Greater", ["old.sure", to.number("eastern.sure", SURE)], "eastern.needless")
     to.node("Squeeze", [to.node("Not", ["eastern.needless"], "eastern.needed.0")], "eastern.needed")
     look, none = _Writer(to.graph), _Writer(to.graph)
-    weights = [to.half("eastern.rows", rows.T), to.half("eastern.bias", bias)]
+    weights = [to.half("eastern.rows", rows.T), to.half("eastern.bias", bias)]  # here, so that they are cast only once
     look.node("Gemm", [flat, *weights], "eastern")
     found = _top(look, "eastern", numbers)
-    none.node("Mul", ["old.ones", to.number("eastern.shut", SHUT)], "eastern.none")
-    none.node("Identity", ["old.none"], "eastern.none.class")
-
-    def branch(name: str, writer: _Writer, outputs: tuple[str, str]) -> Any:
-        kinds = zip(outputs, (TensorProto.FLOAT, TensorProto.INT64), strict=True)
-        told = [helper.make_tensor_value_info(output, kind, None) for output, kind in kinds]
-        return helper.make_graph(writer.nodes, name, [], told)
-
-    branches = {
-        "then_branch": branch("look", look, found),
-        "else_branch": branch("none", none, ("eastern.none", "eastern.none.class")),
-    }
-    outputs = ("eastern.best", "eastern.best.class")
-    to.nodes.append(helper.make_node("If", ["eastern.needed"], list(outputs), **branches))
-    return outputs
+    shut = tuple(none.node("Identity", [name], f"{name}.kept.0") for name in ("old.never", "old.none"))
+    best, kind = to.choice("eastern.needed", (look, found), (none, shut), ("eastern.best", "eastern.best.class"))
+    return best, kind
 
 
 def _gate(to: _Writer, group: Group, top: str) -> str:
@@ -196,8 +262,8 @@ def _gate(to: _Writer, group: Group, top: str) -> str:
     return to.node("Mul", [less, to.number(f"{name}.none", SHUT)], name)
 
 
-def _answer(to: _Writer, scores: list[str], kinds: list[str]) -> None:
-    """The outputs: class (s,) int64 and sure (s,) float32."""
+def _answer(to: _Writer, scores: list[str], kinds: list[str], total: str) -> None:
+    """The outputs: class (s,) int64 and sure (s,) float32. total: the sum of exponentials below the first score."""
     every = to.node("Concat", scores, "every", axis=1)
     which = to.node("ArgMax", [every], "which", axis=1, keepdims=1)
     chosen = to.node("GatherElements", [to.node("Concat", kinds, "kinds", axis=1), which], "chosen", axis=1)
@@ -206,7 +272,7 @@ def _answer(to: _Writer, scores: list[str], kinds: list[str]) -> None:
     spread = to.node("Exp", [to.node("Sub", [every, top], "every.below")], "every.spread")
     sizes = to.value("every.sizes", np.array([1, len(scores) - 1], np.int64))
     to.nodes.append(helper.make_node("Split", [spread, sizes], ["spread.old.0", "spread.new.0"], axis=1))
-    old = to.node("Mul", ["spread.old.0", "old.total"], "spread.old")
+    old = to.node("Mul", ["spread.old.0", total], "spread.old")
     new = to.node("ReduceSum", ["spread.new.0", "one"], "spread.new", keepdims=1)
     sure = to.node("Reciprocal", [to.node("Add", [old, new], "spread")], "sure.0")
     to.node("Squeeze", [sure, "one"], "sure")

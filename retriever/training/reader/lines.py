@@ -1,8 +1,9 @@
 """Rendered lines of text, clean and worn, as the reader cuts them from a page at 150 dpi, to train the recogniser on.
 
-Text is that of libreoffice-help-* in the languages of LANGUAGES, half of it as it stands half of it with letters
-exchanged for rarer ones of its script, and strings of characters drawn at random, so that each class is seen.
-Fonts are those that `fc-list` knows, if they have the glyphs. One paragraph of twenty is never trained on.
+Text is that of libreoffice-help-*, or of the messages of libreoffice-l10n-*, in the languages of LANGUAGES, most of it
+as it stands, some of it with characters exchanged for rarer ones of its script, and a few strings of characters drawn
+at random, so that each class is seen. Fonts are those that `fc-list` knows, if they have the glyphs, plain ones more
+often than others. One paragraph of twenty is never trained on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import html
 import io
 import random
 import re
+import struct
 import subprocess
 import tarfile
 import unicodedata
@@ -23,11 +25,19 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from retriever.training.reader import classes
 
-LANGUAGES = {"ja": 12, "ko": 14, "ru": 14, "el": 8, "vi": 16, "pl": 4, "cs": 4, "tr": 10, "hu": 2, "et": 2}
-OLD = {"de": 6, "fr": 8, "zh-cn": 6}  # languages it reads already
+LANGUAGES = {
+    **{"ja": 26, "ko": 22, "ru": 18, "vi": 24, "ro": 10, "tr": 12, "el": 5},
+    **{"uk": 3, "bg": 1, "pl": 3, "cs": 2, "hu": 1, "et": 1},
+}
+OLD = {"de": 4, "fr": 6, "zh-cn": 8}  # languages it reads already
 HELD_OUT = 20
 _PARAGRAPH = re.compile(r"<p [^>]*par_id.*?</p>", re.S)
 _TAG = re.compile(r"<[^>]+>")
+_HINT = re.compile(r"[~_]|%[0-9A-Z]+|\$\([^)]*\)|\x00.*", re.S)
+_ODD = re.compile(
+    "Thin|ExtraLight|Black|ExtraBold|Hairline|Heavy|Condensed|hline|Dinaru|Pilgi|Gungseo|_RZ|_DR|MathTeX|Symbol"
+)
+_STYLED = re.compile("Bold|Italic|Oblique|Mono|Light|Medium|Semibold|Narrow|Cond|Display|Coding|_R[BI]")
 _MARKED = {"ro": "ăâîșț", "tr": "ıçğöşü", "vi": "đ" + "ăâêôơư", "sh": "đčćšž", "pl": "ąćęłńóśźż"}
 _FEW = {"Cyrl": classes.CYRILLIC, "Latn": classes.LATIN + "ĂăÂâÎîŞşŢţĄąĘęŁłŐőŰűĞğİıŠšŽžŪūĖėĀāĒēĪīĢģĶķĻļŅņ"}
 
@@ -46,6 +56,31 @@ def paragraphs(package: Path) -> list[str]:
     return list(found)
 
 
+def messages(package: Path) -> list[str]:
+    """The distinct translations of 12 characters and more in a libreoffice-l10n-* .deb, NFC; needs dpkg-deb."""
+    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
+    found: dict[str, None] = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            stream = archive.extractfile(member) if member.name.endswith(".mo") else None
+            held = stream.read() if stream else b""
+            count, _, table = struct.unpack_from("<3I", held, 8) if held else (0, 0, 0)
+            for i in range(1, count):  # the first holds the file's head
+                length, at = struct.unpack_from("<2I", held, table + 8 * i)
+                text = " ".join(_HINT.sub("", held[at : at + length].decode("utf-8")).split())
+                if len(text) >= 12:
+                    found[unicodedata.normalize("NFC", text)] = None
+    return list(found)
+
+
+def texts_of(folder: Path, language: str) -> list[str]:
+    """The paragraphs of a language: of its libreoffice-help-* in `folder`, else of its libreoffice-l10n-*."""
+    for kind, read in (("help", paragraphs), ("l10n", messages)):
+        for package in folder.glob(f"libreoffice-{kind}-{language}_*.deb"):
+            return read(package)
+    raise FileNotFoundError(f"{folder} has no libreoffice-help-{language} nor -l10n-{language}: apt-get download one")
+
+
 def held_out(text: str) -> bool:
     """Whether a paragraph is kept for testing."""
     return zlib.crc32(text.encode()) % HELD_OUT == 0
@@ -62,7 +97,7 @@ class Texts:
         """A language and a line of text (of its script, for half of those in "ja" and "ko"); "" draws nothing."""
         shares = {**LANGUAGES, **OLD}
         language = chance.choices(list(shares), list(shares.values()))[0]
-        if language in ("ja", "ko") and chance.random() < 0.5:
+        if language in ("ja", "ko") and chance.random() < 0.15:
             return language, _strange(language, chance)
         paragraph = chance.choice(self._paragraphs[language])
         if paragraph.isascii() and language not in OLD and chance.random() < 0.85:
@@ -71,11 +106,14 @@ class Texts:
         length = chance.randint(4, 24) if wide else chance.randint(6, 44)
         start = chance.randrange(max(1, len(paragraph) - length))
         text = paragraph[start : start + length].strip()
-        if language in ("ru", "pl", "fr") and chance.random() < 0.35:
+        if language in ("ru", "pl", "fr") and chance.random() < 0.1:
             few = _FEW["Cyrl" if language == "ru" else "Latn"]
             text = "".join(chance.choice(few) if c.isalpha() and chance.random() < 0.3 else c for c in text)
-        elif language in ("pl", "cs", "fr", "de", "tr") and chance.random() < 0.5:
+        elif language in ("pl", "cs", "fr", "de") and chance.random() < 0.3:
             text = _exchanged(text, chance.choice(list(_MARKED.values())), chance)
+        elif language in ("ja", "ko") and chance.random() < 0.35:
+            first, rarer = ("\u4e00", classes.KANJI) if language == "ja" else ("\uac00", classes.HANGUL)
+            text = "".join(chance.choice(rarer) if c >= first and chance.random() < 0.4 else c for c in text)
         if not wide and chance.random() < 0.1:
             text = text.upper() if language != "tr" else text
         return language, "".join(c for c in text if c in self._characters).strip()
@@ -106,17 +144,24 @@ class Fonts:
 
     def __init__(self) -> None:
         listed = subprocess.run(["fc-list", ":", "file", "index", "lang"], check=True, capture_output=True, text=True)
-        self._by_language: dict[str, list[tuple[str, int]]] = {}
+        self._by_language: dict[str, tuple[list[tuple[str, int]], list[tuple[str, int]]]] = {}
         for line in sorted(listed.stdout.splitlines()):
             path, _, rest = line.partition(":")
             index = int(re.search(r"index=(\d+)", rest)[1]) if "index=" in rest else 0  # type: ignore[index]
-            if Path(path).suffix in (".ttf", ".otf", ".ttc") and index < 1000 and "Symbol" not in path:
+            name = Path(path).name
+            if Path(path).suffix in (".ttf", ".otf", ".ttc") and index < 1000 and not _ODD.search(name):
                 for language in re.findall(r"[a-z-]+", rest.partition("lang=")[2]):
-                    self._by_language.setdefault(language, []).append((path, index))
+                    self._by_language.setdefault(language, ([], []))[bool(_STYLED.search(name))].append((path, index))
+
+        eastern = {font for language in ("ja", "ko", "zh-cn") for part in self._by_language[language] for font in part}
+        for language in {*LANGUAGES, *OLD} - {"ja", "ko", "zh-cn"}:  # their letters are as wide as characters there
+            for part in self._by_language[language]:
+                part[:] = [font for font in part if font not in eastern]
 
     def of(self, language: str) -> list[tuple[str, int]]:
-        """(path, index) of the fonts of a language."""
-        return self._by_language[language]
+        """(path, index) of the fonts of a language, plain ones as often as they make three of five."""
+        plain, styled = self._by_language[language]
+        return plain * max(1, round(1.5 * len(styled) / len(plain))) + styled
 
 
 @lru_cache(256)
@@ -149,7 +194,7 @@ def render(text: str, fonts: list[tuple[str, int]], chance: random.Random) -> np
         paper, ink = ink, paper
     image = Image.new("L", (width, height), paper)
     ImageDraw.Draw(image).text((pad[0] - left, pad[2] - top), text, font=font, fill=ink)
-    if chance.random() < 0.5:
+    if chance.random() < 0.6:
         image = _worn(image, paper, chance)
     image = image.resize((max(1, round(image.width * chance.uniform(0.85, 1.35))), image.height))
     return np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
@@ -158,7 +203,7 @@ def render(text: str, fonts: list[tuple[str, int]], chance: random.Random) -> np
 def _worn(image: Image.Image, paper: int, chance: random.Random) -> Image.Image:
     """The line as after a scan: skewed, blurred, noisy, compressed."""
     if chance.random() < 0.6:
-        image = image.rotate(chance.uniform(-1.2, 1.2), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
+        image = image.rotate(chance.uniform(-0.5, 0.5), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
     image = image.filter(ImageFilter.GaussianBlur(chance.uniform(0, 1.0)))
     noise = np.random.default_rng(chance.getrandbits(32)).normal(0, chance.uniform(0, 10), (image.height, image.width))
     image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))

@@ -8,15 +8,15 @@ learned from common ones.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from retriever.training.reader.classes import MARKED, jamo
+from retriever.training.reader.classes import MARKED, groups, jamo
 
 WIDTH = 192
 CONTEXT = 9
+HIDDEN = 128
 BIASED = -1.0  # added to the logits of kana, kanji and Hangul in the file, for the sake of Chinese
 
 
@@ -28,6 +28,10 @@ class Neck(nn.Module):
         self.join = nn.Linear(960, WIDTH)
         self.context = nn.Conv1d(WIDTH, WIDTH, CONTEXT, padding=CONTEXT // 2, groups=WIDTH)
         self.mix = nn.Linear(WIDTH, WIDTH)
+        self.near = nn.Conv1d(WIDTH, HIDDEN, 3, padding=1)
+        self.deep = nn.Linear(HIDDEN, WIDTH)
+        nn.init.zeros_(self.deep.weight)
+        nn.init.zeros_(self.deep.bias)
         self.rows = nn.Parameter(torch.randn(len(characters) + 2, WIDTH) * 0.03)
         self.bias = nn.Parameter(torch.full((len(characters) + 2,), -4.0))
         self.jamo = nn.ParameterList([nn.Parameter(torch.randn(k, WIDTH) * 0.03) for k in (20, 22, 29)])
@@ -47,7 +51,14 @@ class Neck(nn.Module):
         """Maps (b, s, 960) -> what the classes are linear in, (b, s, WIDTH)."""
         joined = F.hardswish(self.join(maps))
         seen = F.hardswish(joined + self.context(joined.transpose(1, 2)).transpose(1, 2))
-        return F.hardswish(joined + self.mix(seen))
+        seen = F.hardswish(joined + self.mix(seen))
+        return seen + self.deep(F.hardswish(self.near(seen.transpose(1, 2))).transpose(1, 2))
+
+
+def normaliser(old: tuple[torch.Tensor, ...], narrow: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the sum of exponentials of the old classes but blank and space, (s,), of steps (s, 80)."""
+    weights, biases = old
+    return (narrow @ weights[:, 1:-1] + biases[1:-1]).logsumexp(-1)
 
 
 def loss(
@@ -55,10 +66,12 @@ def loss(
     old: tuple[torch.Tensor, ...],
     wide: torch.Tensor,
     narrow: torch.Tensor,
+    before: torch.Tensor,
     labels: list[list[int]],
     marked: torch.Tensor,
 ) -> torch.Tensor:
-    """CTC loss a line. old: weights (80, c) and biases (c,) of the old classes, the first blank, the last space;
+    """CTC loss a line. old: weights (80, c) and biases (c,) of the old classes, the first blank, the last space; before
+    (b, s): their `normaliser`;
     labels: for each line its classes, old ones 1 to c - 1, new ones c and on. Steps that pad are zeros in `wide`.
     marked (b,) bool: the lines in which MARKED letters are new classes; elsewhere those classes are left alone.
 
@@ -66,20 +79,19 @@ def loss(
     """
     features, rows = neck.features(wide), neck.weight()
     weights, biases = old
-    with torch.no_grad():
-        before = narrow @ weights + biases
-        normaliser = before[..., 1:-1].logsumexp(-1)
     count = len(biases)
     held = sorted({label for line in labels for label in line} - {count - 1})
     former, latter = [k for k in held if k < count], [k - count + 2 for k in held if k >= count]
+    taken = [0, count - 1, *former]
+    told = narrow @ weights[:, taken] + biases[taken]
     new = F.linear(features, rows[[0, 1, *latter]], neck.bias[[0, 1, *latter]])
-    ends = torch.logaddexp(before[..., [0, -1]], new[..., :2])
+    ends = torch.logaddexp(told[..., :2], new[..., :2])
     first = len(rows) - len(MARKED)
     added = F.linear(features, rows[2:first], neck.bias[2:first]).logsumexp(-1)
     again = F.linear(features, rows[first:], neck.bias[first:]).logsumexp(-1)
     again = torch.where(marked[:, None], again, -1e4)
-    every = torch.cat([ends, torch.stack([normaliser, added, again], -1)], -1).logsumexp(-1, keepdim=True)
-    scores = torch.cat([ends, before[..., former], new[..., 2:]], -1) - every
+    every = torch.cat([ends, torch.stack([before, added, again], -1)], -1).logsumexp(-1, keepdim=True)
+    scores = torch.cat([ends, told[..., 2:], new[..., 2:]], -1) - every
     place = {count - 1: 1, **{label: i + 2 for i, label in enumerate(held)}}
     steps = (wide != 0).any(-1).sum(1)
     targets = torch.tensor([place[label] for line in labels for label in line])
@@ -88,11 +100,43 @@ def loss(
     return lost.sum() / lengths.sum()
 
 
-def last_layer(model: bytes) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (80, c) and biases (c,) of the old classes of the recogniser `model`."""
+def weights_of(model: bytes) -> dict[str, torch.Tensor]:
+    """The initialisers of the ONNX file `model` in single precision, those in half by their names without ".h"."""
     import onnx
     from onnx import numpy_helper
 
-    found = {value.name.removesuffix(".h"): value for value in onnx.load_from_string(model).graph.initializer}
-    arrays = [numpy_helper.to_array(found[f"linear_1.{part}_0"]).astype(np.float32) for part in "wb"]
-    return torch.from_numpy(arrays[0].copy()), torch.from_numpy(arrays[1].copy())
+    found = onnx.load_from_string(model).graph.initializer
+    return {v.name.removesuffix(".h"): torch.from_numpy(numpy_helper.to_array(v).copy()).float() for v in found}
+
+
+def last_layer(model: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (80, c) and biases (c,) of the old classes of the recogniser `model`."""
+    found = weights_of(model)
+    return found["linear_1.w_0"], found["linear_1.b_0"]
+
+
+def restored(model: bytes, characters: list[str]) -> Neck:
+    """The second head that the recogniser `model` was `grown` with, whose classes are `characters`, to train it on.
+
+    A file holds sums of rows; jamo take what least squares give them, and a syllable's own row what is left.
+    """
+    found, neck = weights_of(model), Neck(characters)
+    state = neck.state_dict()
+    for name, weight in (("join", "join"), ("context", "context"), ("mix", "mix"), ("near", "near"), ("deep", "deep")):
+        if weight in found:  # near and deep came later, and start as nothing
+            state[f"{name}.weight"] = found[weight].reshape(state[f"{name}.weight"].shape)
+            state[f"{name}.bias"] = found[f"{weight}.b"]
+    kinds = {kind: [i + 2 for i in group] for kind, group in groups(characters).items()}
+    eastern = kinds.pop("eastern")
+    letters = [0, 1, *(i for group in kinds.values() for i in group)]
+    rows, bias = torch.zeros_like(state["rows"]), torch.zeros_like(state["bias"])
+    for part, picked in (("letters", letters), ("eastern", eastern)):
+        rows[picked], bias[picked] = found[f"{part}.rows"].T, found[f"{part}.bias"]
+    syllables = torch.nonzero(neck.hangul[:, 0])[:, 0]
+    which = torch.cat([F.one_hot(neck.places[k][syllables], len(neck.jamo[k])) for k in range(3)], 1).float()
+    jamo = torch.linalg.lstsq(which, rows[syllables], driver="gelsd").solution
+    for k, part in enumerate(jamo.split([len(part) for part in neck.jamo])):
+        state[f"jamo.{k}"] = part
+    rows[syllables] -= which @ jamo
+    neck.load_state_dict({**state, "rows": rows, "bias": bias - neck.biased})
+    return neck

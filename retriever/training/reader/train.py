@@ -2,8 +2,9 @@
 
     python -m retriever.training.reader.train --base BASE --shards SHARDS --state STATE.pt --out FOLDER [--steps 1500]
 
-Starts again from STATE where it was stopped. Adam, cosine from 4e-3 after 50 steps of warming up, batches of 32 lines
-of like length, seed 0. The first shard is not trained on; its loss is told.
+Starts from the second head that BASE has, else from nothing; again from STATE where it was stopped. Adam, cosine from
+--rate after 50 steps of warming up, batches of 32 lines of like length, seed 0. The first shard is not trained on; its
+loss is told.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from retriever.training.reader import classes, graph, neck
+from retriever.training.reader import classes, graph, neck, scout
 from retriever.training.reader.lines import LANGUAGES, OLD
 
 RATE, WARM, BATCH = 4e-3, 50, 32
+SCOUTED = 12  # shards that the scout learns from
 
 
 class Line:
-    """A line's features, the classes of its text, and whether those of MARKED are among them."""
+    """A line's features, the normaliser of its old classes, the classes of its text, whether those of MARKED are among
+    them."""
 
-    def __init__(self, wide: np.ndarray, narrow: np.ndarray, label: list[int], marked: bool) -> None:
-        self.wide, self.narrow, self.label, self.marked = wide, narrow, label, marked
+    def __init__(
+        self, wide: np.ndarray, narrow: np.ndarray, before: np.ndarray, label: list[int], marked: bool
+    ) -> None:
+        self.wide, self.narrow, self.before, self.label, self.marked = wide, narrow, before, label, marked
 
 
 def labels(known: list[str], new: list[str], language: str) -> dict[str, int]:
@@ -40,28 +45,34 @@ def labels(known: list[str], new: list[str], language: str) -> dict[str, int]:
     return {**latter, **old, **{c: latter[c] for c in again}}
 
 
-def load(path: Path, known: list[str], new: list[str]) -> list[Line]:
-    """The lines of a shard."""
+def load(path: Path, known: list[str], new: list[str], old: tuple[torch.Tensor, ...]) -> list[Line]:
+    """The lines of a shard. old: weights and biases of the old classes."""
     data = np.load(path)
     ends = np.cumsum(data["steps"])
     wide, narrow = data["wide"], data["narrow"]
+    parts = (torch.from_numpy(part).float() for part in np.array_split(narrow, 8))
+    before = np.concatenate([neck.normaliser(old, part) for part in parts])
     to_class = {language: labels(known, new, language) for language in {**LANGUAGES, **OLD}}
     found = []
     for end, steps, (language, text) in zip(ends, data["steps"], json.loads(str(data["told"])), strict=True):
         label = [to_class[language][c] for c in text]
-        found.append(Line(wide[end - steps : end], narrow[end - steps : end], label, language == "vi"))
+        at = slice(end - steps, end)
+        found.append(Line(wide[at], narrow[at], before[at], label, language == "vi"))
     return found
 
 
-def batch(lines: list[Line]) -> tuple[torch.Tensor, torch.Tensor, list[list[int]], torch.Tensor]:
-    """Features padded with zeros, the labels, and which lines are `marked`."""
+def batch(lines: list[Line]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[list[int]], torch.Tensor]:
+    """Features and normalisers padded with zeros, the labels, and which lines are `marked`."""
     longest = max(len(line.narrow) for line in lines)
     wide = np.zeros((len(lines), longest, 960), np.float32)
     narrow = np.zeros((len(lines), longest, 80), np.float32)
+    before = np.zeros((len(lines), longest), np.float32)
     for i, line in enumerate(lines):
-        wide[i, : len(line.wide)], narrow[i, : len(line.narrow)] = line.wide, line.narrow
+        steps = len(line.narrow)
+        wide[i, :steps], narrow[i, :steps], before[i, :steps] = line.wide, line.narrow, line.before
     marked = torch.tensor([line.marked for line in lines])
-    return torch.from_numpy(wide), torch.from_numpy(narrow), [line.label for line in lines], marked
+    a, b, c = (torch.from_numpy(array) for array in (wide, narrow, before))
+    return a, b, c, [line.label for line in lines], marked
 
 
 def batches(lines: list[Line], chance: random.Random) -> list[list[Line]]:
@@ -75,19 +86,22 @@ def batches(lines: list[Line], chance: random.Random) -> list[list[Line]]:
 def main() -> None:
     """Trains, telling the loss each 50 steps, and writes the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="folder of PP-OCRv6-tiny, as build.py writes it")
+    base = "folder of recogniser.onnx and characters.json, as build.py or this writes them"
+    parser.add_argument("--base", type=Path, required=True, help=base)
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(2)
-    known = json.loads((given.base / "characters.json").read_text("utf-8"))
+    torch.set_num_threads(given.threads)
+    listed = json.loads((given.base / "characters.json").read_text("utf-8"))
+    known = classes.former(listed)
     new = classes.added(known)
     model = (given.base / "recogniser.onnx").read_bytes()
-    old, net = neck.last_layer(model), neck.Neck(new)
+    old, net = neck.last_layer(model), neck.Neck(new) if known == listed else neck.restored(model, new)
     optimiser = torch.optim.Adam(net.parameters(), RATE)
     step = 0
     if given.state.exists():
@@ -100,7 +114,7 @@ def main() -> None:
     while step < given.steps:
         for path in sorted(given.shards.glob("???.npz")):
             if path not in lines:
-                lines[path] = load(path, known, new)
+                lines[path] = load(path, known, new, old)
         tested = min(lines)
         every = [line for path, found in lines.items() if path != tested for line in found]
         for part in batches(every, random.Random(step)):
@@ -125,7 +139,8 @@ def main() -> None:
             lost_there = float(np.mean([neck.loss(net, old, *batch(part)).item() for part in parts]))
         print("held out", step, round(lost_there, 4), len(every), flush=True)  # noqa: T201
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "recogniser.onnx").write_bytes(graph.grown(model, net, new))
+    narrow = np.concatenate([line.narrow for path in sorted(lines)[:SCOUTED] for line in lines[path]])
+    (given.out / "recogniser.onnx").write_bytes(graph.grown(model, net, scout.fit(old, known, narrow), known, new))
     (given.out / "characters.json").write_text(json.dumps([*known, " ", *new], ensure_ascii=False), "utf-8")
 
 
