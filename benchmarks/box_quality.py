@@ -86,7 +86,8 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     `lens` and `qlens` are the tokens of each of the pages `names` and of the questions `qids`.
     """
     weights = Weights(folder).digests
-    digest = hashlib.sha256((weights["states.onnx"] + weights["pieces.safetensors"]).encode()).hexdigest()[:12]
+    named = "".join(weights[name] for name in ("states.onnx", "passages.onnx", "pieces.safetensors"))
+    digest = hashlib.sha256(named.encode()).hexdigest()[:12]
     path = CACHE / f"{digest}_{pool.name}.npz"
     if not path.exists():
         encoder = BoxEncoder(threads=1, weights=folder)

@@ -13,8 +13,9 @@ import pytest
 
 from ingest.page import Encoder, Page, Words
 from retriever.encoders import load_encoder
-from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, QUERY, BoxEncoder, piece_boxes
+from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, PASSAGE, QUERY, BoxEncoder, piece_boxes
 from retriever.encoders.box.build_rows import coarse
+from retriever.encoders.box.passages import LEVELS, given, initialisers
 from retriever.encoders.box.pieces import Piece
 from retriever.encoders.box.states import Table, dequantise, dequantise_coarse, spans
 from retriever.encoders.box.weights import FOLDER, WeightsError
@@ -194,6 +195,52 @@ def test_the_fingerprint_names_what_changes_a_vector(encoder: BoxEncoder) -> Non
     assert json.loads(json.dumps(encoder.fingerprint)) == encoder.fingerprint
     assert encoder.fingerprint["name"] == "octavo-box-1" and encoder.fingerprint["dpi"] == 150
     assert all(len(digest) == 64 for digest in encoder.fingerprint["weights"].values())
+
+
+def test_pages_are_read_in_8_bits_near_to_what_they_are(encoder: BoxEncoder) -> None:
+    ice, bread = (
+        "The glacier lost two metres of ice in a year, 1,204 of them in August.",
+        "Der Umsatz der Bäckerei stieg",
+    )
+    texts = [ice, bread, "京都大学の研究者は新しい橋を架けた", "x", "а" * 300] * 2
+    ids = np.array([piece.id for text in texts for word in text.split() for piece in encoder._pieces.word(word)])
+    exact, fast = (encoder._states.of(encoder._prompts[PASSAGE], ids, fast=fast) for fast in (False, True))
+    cosines = (exact * fast).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
+    assert cosines.mean() > 0.995 and cosines.min() > 0.97 and not np.array_equal(exact, fast)
+    np.testing.assert_array_equal(fast, encoder._states.of(encoder._prompts[PASSAGE], ids, fast=True))
+    (tokens,) = encoder.encode_pages([page(" ".join(texts))])
+    kept = [piece.says for text in texts for word in text.split() for piece in encoder._pieces.word(word)]
+    expected = fast[kept] @ encoder._projection
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(tokens.vectors, expected, atol=1e-5)
+
+
+def test_weights_of_8_bits_are_those_of_4_to_half_a_step(encoder: BoxEncoder) -> None:
+    states, passages = (encoder._weights.read(name) for name in ("states.onnx", "passages.onnx"))
+    stored, smooth, made = initialisers(states), initialisers(passages), given(states, passages)
+    assert {name for name in smooth if name.endswith(".smooth")} == {
+        f"l{layer}.{product}.smooth" for layer in range(12) for product in ("inner", "outer")
+    }
+    for name, (k, n) in {"l0.qkv": (384, 1152), "l11.outer": (1536, 384), "l3.inner": (384, 1536)}.items():
+        codes, scales = stored[f"{name}.q"], stored[f"{name}.s.h"].astype(np.float64)
+        weights = np.empty((n, k))
+        for place in range(k):
+            nibble = codes[:, place // 32, place % 32 // 2] >> 4 * (place % 2) & 15
+            weights[:, place] = (nibble.astype(int) - 8) * scales[:, place // 32]
+        weights /= smooth.get(f"{name}.smooth", np.ones(k))
+        found, steps = made[f"{name}.w"], made[f"{name}.ws"]
+        assert found.shape == (k, n) and found.dtype == np.int8 and np.abs(found).max() == LEVELS
+        assert np.abs(found.T * steps[:, None].astype(np.float64) - weights).max(1) == pytest.approx(steps / 2, rel=0.2)
+
+
+def test_a_model_file_is_read_as_onnx_reads_it(encoder: BoxEncoder) -> None:
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed; pip install octavo[weights]")
+    states = encoder._weights.read("states.onnx")
+    stored = initialisers(states)
+    read = {value.name: onnx.numpy_helper.to_array(value) for value in onnx.load_from_string(states).graph.initializer}
+    assert read.keys() == stored.keys()
+    for name, values in read.items():
+        np.testing.assert_array_equal(values, stored[name])
 
 
 @pytest.mark.parametrize("name", ["pieces.safetensors", "projection.safetensors", "states.onnx", "detector.onnx"])

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ MOST_TOKENS = 4096
 LEAST_WEIGHT = 3.0
 FILES = (
     "states.onnx",
+    "passages.onnx",
     "pieces.safetensors",
     "projection.safetensors",
     "detector.onnx",
@@ -61,7 +62,8 @@ class BoxEncoder(MultiVector):
         self._weights = Weights(weights)
         tensors = self._weights.tensors("pieces.safetensors")
         self._pieces = Pieces(tensors)
-        self._states = States(self._weights.read("states.onnx"), Table(tensors), self._threads)
+        passages = partial(self._weights.read, "passages.onnx")
+        self._states = States(self._weights.read("states.onnx"), passages, Table(tensors), self._threads)
         head = self._weights.tensors("projection.safetensors")
         self._projection, self._stress = head["projection"], head["stress"]
         self._prompts = {prompt: [piece.id for piece in self._pieces.word(prompt)] for prompt in (PASSAGE, QUERY)}
@@ -107,7 +109,7 @@ class BoxEncoder(MultiVector):
         return [[pieces[place].text for place in _telling(pieces)] for pieces in asked]
 
     def states(self, text: str) -> np.ndarray:
-        """The states (t, 384) of a passage before projection: what a projection is fitted on."""
+        """The exact states (t, 384) of a passage before projection: what a projection is fitted on."""
         ids = [piece.id for word in text.split() for piece in self._pieces.word(word)]
         return self._states.of(self._prompts[PASSAGE], np.array(ids, np.int64))
 
@@ -162,7 +164,7 @@ class BoxEncoder(MultiVector):
     def _vectors(self, ids: np.ndarray) -> np.ndarray:
         if len(ids) == 0:
             return np.zeros((0, self.dim), np.float32)
-        return _unit(self._states.of(self._prompts[PASSAGE], ids) @ self._projection)
+        return _unit(self._states.of(self._prompts[PASSAGE], ids, fast=True) @ self._projection)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

