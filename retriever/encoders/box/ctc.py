@@ -15,6 +15,7 @@ from retriever.encoders.box.scripts import consistent, shape
 STRIDE = 8
 _WIDE = "\u2e80"  # characters from here on are as wide as two
 _SPACE = 12.0
+_DOUBLED = ({"'", "’"}, {",", "„"})  # marks that touching steps give for one
 _SIZED = tuple("cosuvwxz")  # letters whose capitals are the same but larger
 
 
@@ -102,7 +103,7 @@ def _false_spaces(text: list[str], centre: np.ndarray, least: float, gaps: np.nd
 def _twins(a: str, b: str) -> bool:
     """Whether two letters look alike but for their marks, or for their size, as "C" and "c" do."""
     sized = b.lower() in _SIZED or "\u0400" <= b < "\u0530"
-    return shape(a) == shape(b) or {a, b} == {"'", "’"} or (sized and a.lower() == b.lower())
+    return shape(a) == shape(b) or {a, b} in _DOUBLED or (sized and a.lower() == b.lower())
 
 
 def _median(values: np.ndarray) -> float:

@@ -39,7 +39,7 @@ _SHORT = 4
 CONFIDENT = 0.7
 CERTAIN = 0.9
 _DOUBTED = 0.75
-_DOUBTFUL = 0.9
+_DOUBTFUL = 0.94  # letters upside down pass for others at up to .93
 
 
 class Line(NamedTuple):

@@ -19,7 +19,7 @@ _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
 _GROUPS = _ALIKE.split()
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
 _ALPHABETS = (  # how many letters tell an alphabet, which, those of others it is given for, its own
-    (1, "ăâîțţș", "ŞşŢţǍǎǐịǔ", "ȘșȚțĂăiiu"),
+    (1, "ăâîțţș", "ŞşŢţǍǎÄäãǐịǔ", "ȘșȚțĂăĂăăiiu"),
     (2, "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ", "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
     (1, "ığöüç", "șȘțǚǔǐị", "şŞtüüii"),
 )
@@ -67,6 +67,10 @@ def consistent(text: list[str]) -> list[str]:
     text = _kana(text) if any("\u3041" <= c <= "\u30ff" for c in found) else text
     if line is None:
         return text
+    if "„" in found and '"' in found:
+        text = ["”" if c == '"' else c for c in text]
+    if found & {"《", "》"} and not any("\u3040" < c for c in found):
+        text = [{"《": "«", "》": "»"}.get(c, c) for c in text]
     if swaps := _swaps("".join(text).lower()):
         text = [swaps.get(c, c) for c in text]
     told = list(text)

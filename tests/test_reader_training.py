@@ -1,0 +1,90 @@
+"""The training of the recogniser's second head: its characters, its texts, its scout, and its head from the file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retriever.encoders.box.weights import FOLDER
+from retriever.training.reader import classes, lines
+
+torch = pytest.importorskip("torch")
+KNOWN = classes.former(json.loads((FOLDER / "characters.json").read_text("utf-8")))
+
+
+def test_the_old_characters_are_those_before_the_space() -> None:
+    assert classes.former(["a", "b", " ", "ă"]) == ["a", "b"] == classes.former(["a", "b"])
+    assert len(KNOWN) == 6904
+
+
+def test_each_new_class_is_of_one_kind() -> None:
+    new = classes.added(KNOWN)
+    groups = classes.groups(new)
+    assert sorted(i for group in groups.values() for i in group) == list(range(len(new)))
+    kinds = {new[i]: kind for kind, group in groups.items() for i in group if kind != "marked"}
+    assert [kinds[c] for c in "ửțıжλあ가"] == ["latin", "latin", "latin", "cyrillic", "cyrillic", "eastern", "eastern"]
+    assert [new[i] for i in groups["marked"]] == list(classes.MARKED)
+
+
+def test_japanese_does_without_some_chinese_characters() -> None:
+    assert [classes.japanese(c) for c in "獣増獸靈别壳aあ가"] == [2, 2, 1, 1, 0, 0, 2, 2, 2]
+
+
+@pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("msgfmt")), reason="needs dpkg-deb and gettext")
+def test_messages_of_a_package_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a" / "DEBIAN").mkdir(parents=True)
+    (tmp_path / "a" / "DEBIAN" / "control").write_text("Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a\n")
+    head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'
+    text = head + 'msgid "a"\nmsgstr "~Salvează fișierul %1 acum"\n'
+    (tmp_path / "a.po").write_text(text, "utf-8")
+    subprocess.run(["msgfmt", "-o", tmp_path / "a" / "a.mo", tmp_path / "a.po"], check=True)
+    package = tmp_path / "libreoffice-l10n-ro_1_all.deb"
+    subprocess.run(["dpkg-deb", "-b", tmp_path / "a", package], check=True, capture_output=True)
+    assert lines.texts_of(tmp_path, "ro") == ["Salvează fișierul acum"]
+    with pytest.raises(FileNotFoundError, match="libreoffice-help-vi"):
+        lines.texts_of(tmp_path, "vi")
+
+
+def test_the_scout_foretells_which_classes_could_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    from retriever.training.reader import scout
+
+    known = [*"abcdefgh", *"一二三四五六七八"]
+    draw = np.random.default_rng(0)
+    weights = torch.from_numpy(draw.normal(0, 1, (80, len(known) + 2)).astype(np.float32))
+    old = (weights, torch.zeros(len(known) + 2))
+    narrow = draw.normal(0, 0.3, (20_000, 80)).astype(np.float32)
+    logits = narrow[:9] @ weights.numpy()
+    close, far = [0, *range(1, 9), 17], [*range(9, 17)]
+    assert scout.near(known) == close
+    found = scout.ahead(old, known, torch.from_numpy(narrow[:9])).numpy()
+    np.testing.assert_allclose(found, logits[:, far].max(1) - logits[:, close].max(1), rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr(scout, "_STEPS", 400)
+    fitted = scout.fit(old, known, narrow)
+    with torch.no_grad():
+        told = fitted(torch.from_numpy(narrow)).numpy()
+    ahead = scout.ahead(old, known, torch.from_numpy(narrow)).numpy()
+    assert 0.93 < (told >= ahead).mean() < 0.995  # on the high side: the quantile .97
+    assert np.corrcoef(told, ahead)[0, 1] > 0.5
+
+
+def test_the_second_head_is_restored_from_the_file() -> None:
+    pytest.importorskip("onnx")
+    from retriever.training.reader import graph, neck, scout
+
+    model = (FOLDER / "recogniser.onnx").read_bytes()
+    new = classes.added(KNOWN)
+    net = neck.restored(model, new)
+    again = neck.weights_of(graph.grown(model, net, scout.Scout(), KNOWN, new))
+    before = neck.weights_of(model)
+    trained = {"join", "context", "mix", "near", "deep", "letters", "eastern"}
+    names = [
+        name for name in before if name.split(".")[0] in trained and not name.endswith(("numbers", "sizes", "sure"))
+    ]
+    assert len(names) == 14
+    for name in names:
+        np.testing.assert_allclose(again[name], before[name], atol=2e-3)
