@@ -79,6 +79,9 @@ class Line(NamedTuple):
         return [x0 / width, y0 / height, x1 / width, y1 / height]
 
 
+Wide = tuple[Read, float]  # a line read, and the width that would have been right
+
+
 class Reader:
     """Detection and recognition sessions. characters: the classes after blank."""
 
@@ -118,10 +121,11 @@ class Reader:
         image, text, degrees = self._straight(image)
         turns = int(_on_a_side(text))
         cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)))
-        if self._on_its_head(cuts):
+        on_its_head, known = self._on_its_head(cuts)
+        if on_its_head:
             turns += 2
-            cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)))
-        found = self._words(cuts)
+            cuts, known = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns))), {}
+        found = self._words(cuts, known)
         boxes = found.boxes
         for _ in range(turns):
             boxes = np.stack([1 - boxes[:, 3], boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2]], axis=1)
@@ -144,19 +148,21 @@ class Reader:
             text = self._text(level)
         return level, text, degrees
 
-    def _on_its_head(self, cuts: list[Line]) -> bool:
-        """Whether the longest lines read better upside down, where the longest reads badly."""
-        longest = sorted((line for line in cuts if not line.upright), key=lambda line: -line.length)[:3]
-        level = [self._read(line.pixels(), 1.0).confidence for line in longest[:1]]
-        if len(longest) < 3 or level[0] >= _DOUBTFUL:
-            return False
-        level += [self._read(line.pixels(), 1.0).confidence for line in longest[1:]]
-        return sum(self._read(line.pixels()[::-1, ::-1], 1.0).confidence for line in longest) > sum(level)
+    def _on_its_head(self, cuts: list[Line]) -> tuple[bool, dict[int, Wide]]:
+        """Whether the longest lines read better upside down, where the longest reads badly; what was read for that."""
+        longest = sorted((i for i, line in enumerate(cuts) if not line.upright), key=lambda i: -cuts[i].length)[:3]
+        known = {i: self._read_wide(cuts[i], _guess(cuts[i].height)) for i in longest[:1]}
+        if len(longest) < 3 or known[longest[0]][0].confidence >= _DOUBTFUL:
+            return False, known
+        known |= {i: self._read_wide(cuts[i], _guess(cuts[i].height)) for i in longest[1:]}
+        level = sum(read.confidence for read, _ in known.values())
+        turned = [self._read(cuts[i].pixels()[::-1, ::-1], _guess(cuts[i].height)).confidence for i in longest]
+        return sum(turned) > level, known
 
-    def _words(self, cuts: list[Line]) -> Words:
-        """The words of lines, and their boxes as fractions of the picture."""
+    def _words(self, cuts: list[Line], known: dict[int, Wide] | None = None) -> Words:
+        """The words of lines, and their boxes as fractions of the picture. known: what of them was read before."""
         with ThreadPoolExecutor(self._threads) as pool:
-            read = self._lines(cuts, pool)
+            read = self._lines(cuts, pool, known or {})
         texts, boxes = [], []
         for line, told in zip(cuts, read, strict=True):
             if told.confidence >= _least(told.text):
@@ -165,21 +171,22 @@ class Reader:
         found = np.array(boxes, np.float32).reshape(-1, 4)
         return Words(texts, np.clip(found, 0, 1).astype(np.float32))
 
-    def _lines(self, cuts: list[Line], pool: ThreadPoolExecutor) -> list[Read]:
+    def _lines(self, cuts: list[Line], pool: ThreadPoolExecutor, known: dict[int, Wide]) -> list[Read]:
         """Reads all lines: first the longest of each height, which tells how wide the others are to be."""
         heights: dict[int, list[int]] = {}
         for i in sorted(range(len(cuts)), key=lambda i: -cuts[i].length):
             heights.setdefault(cuts[i].height, []).append(i)
-        guess = {height: float(np.clip(ADVANCE / (_USUAL * height), 0.85, 1.4)) for height in heights}
         first = [same[0] for same in heights.values()]
-        read = dict(zip(first, pool.map(lambda i: self._read_wide(cuts[i], guess[cuts[i].height]), first), strict=True))
-        widths = {cuts[i].height: min(max(width, 0.8), 1.6) for i, (_, width) in read.items()}
-        rest = [i for same in heights.values() for i in same[1:]]
+        new = [i for i in first if i not in known]
+        told = pool.map(lambda i: self._read_wide(cuts[i], _guess(cuts[i].height)), new)
+        read = {**known, **dict(zip(new, told, strict=True))}
+        widths = {cuts[i].height: min(max(read[i][1], 0.8), 1.6) for i in first}
+        rest = [i for same in heights.values() for i in same[1:] if i not in known]
         told = pool.map(lambda i: self._read_wide(cuts[i], widths[cuts[i].height]), rest)
         read.update(zip(rest, told, strict=True))
         return [read[i][0] for i in range(len(cuts))]
 
-    def _read_wide(self, line: Line, width: float) -> tuple[Read, float]:
+    def _read_wide(self, line: Line, width: float) -> Wide:
         """A line read `width` times as wide as it is, again where its characters stand too close, and the width that
         would have been right."""
         pixels = line.pixels()
@@ -199,6 +206,11 @@ class Reader:
         x[0] = (line[None] if grey else line.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
         best, sure = self._recogniser.run(None, {"x": x})
         return ctc(self._first[best], sure, self._characters, gaps(line if grey else line[:, :, 1]))
+
+
+def _guess(height: int) -> float:
+    """How wide a line of a height in pixels is to be made before any of that height was read."""
+    return float(np.clip(ADVANCE / (_USUAL * height), 0.85, 1.4))
 
 
 def _least(text: str) -> float:

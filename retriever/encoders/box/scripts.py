@@ -69,7 +69,7 @@ def consistent(text: list[str]) -> list[str]:
         return text
     if "„" in found and '"' in found:
         text = ["”" if c == '"' else c for c in text]
-    if found & {"《", "》"} and not any("\u3040" < c for c in found):
+    if found & {"《", "》"} and not any(c > "\u3040" for c in found):
         text = [{"《": "«", "》": "»"}.get(c, c) for c in text]
     if swaps := _swaps("".join(text).lower()):
         text = [swaps.get(c, c) for c in text]
