@@ -15,6 +15,7 @@ that says so.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -36,6 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 QUERIES, K = 100, 10
 SETS = ["ohr_bench", "debian_headings", "xquad_pages", "jaquad_pages", "piaf_pages"]
 OCTAVO = {"Octavo, codes": (0, 50, 100, 150, 300, 600, 1200), "Octavo, pooled": (0, 150, 500, 1000)}  # 0: what suits
+TOKENS = ("states.onnx", "passages.onnx", "pieces.safetensors", "projection.safetensors")  # what makes token vectors
 GOOD = 0.95  # recall that a peer must have to be compared with
 
 
@@ -225,7 +227,8 @@ def main() -> None:
     name, folder = f"{options.corpus}_{options.pages}", options.folder / "search"
     if options.corpus == "real":
         name = "real_pages" if options.sets == SETS else "_".join(options.sets)
-        folder /= digests()["projection.safetensors"][:12]  # another encoder, other tokens
+        made_by = "".join(digest for file, digest in sorted(digests().items()) if file in TOKENS)
+        folder /= hashlib.sha256(made_by.encode()).hexdigest()[:12]  # another encoder, other tokens
     folder /= name
     if not (folder / "truth.npy").exists():
         prepare(folder, *real(options.sets) if options.corpus == "real" else synthetic(options.corpus, options.pages))
