@@ -22,6 +22,7 @@ from ingest.page import Words
 from retriever.encoders.box.components import components
 from retriever.encoders.box.ctc import Read, ctc, gaps
 from retriever.encoders.box.order import reading_order
+from retriever.encoders.box.scripts import mixed
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
 from retriever.encoders.box.states import session
 
@@ -149,15 +150,15 @@ class Reader:
         return level, text, degrees
 
     def _on_its_head(self, cuts: list[Line]) -> tuple[bool, dict[int, Wide]]:
-        """Whether the longest lines read better upside down, where the longest reads badly; what was read for that."""
+        """Whether the longest lines read better upside down, where the longest reads badly or in two scripts; how the
+        longest reads as it stands."""
         longest = sorted((i for i, line in enumerate(cuts) if not line.upright), key=lambda i: -cuts[i].length)[:3]
         known = {i: self._read_wide(cuts[i], _guess(cuts[i].height)) for i in longest[:1]}
-        if len(longest) < 3 or known[longest[0]][0].confidence >= _DOUBTFUL:
+        certain = [read.confidence >= _DOUBTFUL and not mixed(read.text) for read, _ in known.values()]
+        if len(longest) < 3 or certain[0]:
             return False, known
-        known |= {i: self._read_wide(cuts[i], _guess(cuts[i].height)) for i in longest[1:]}
-        level = sum(read.confidence for read, _ in known.values())
-        turned = [self._read(cuts[i].pixels()[::-1, ::-1], _guess(cuts[i].height)).confidence for i in longest]
-        return sum(turned) > level, known
+        level = sum(self._read(cuts[i].pixels(), 1.0).confidence for i in longest)
+        return sum(self._read(cuts[i].pixels()[::-1, ::-1], 1.0).confidence for i in longest) > level, known
 
     def _words(self, cuts: list[Line], known: dict[int, Wide] | None = None) -> Words:
         """The words of lines, and their boxes as fractions of the picture. known: what of them was read before."""

@@ -59,6 +59,11 @@ def _most(characters: list[str]) -> int | None:
     return own.most_common(1)[0][0] if own else None
 
 
+def mixed(text: str) -> bool:
+    """Whether `text` has letters of more than one of Latin, Cyrillic, Greek."""
+    return len({_script(c) for c in text} - {None}) > 1
+
+
 def consistent(text: list[str]) -> list[str]:
     """The characters of a line, each word in one script."""
     found = set(text)
