@@ -86,7 +86,7 @@ def _show(answers: list[Any], best: Any, picture: Path, index: Path, seconds: fl
         click.echo(f"Where page {best.page} of {Path(best.path).name} answers: {picture}")
     command = _command()
     click.echo(f"All of it took {term.duration(seconds)}. Try next:")
-    click.echo(f'  {command} search --index {index} "how many people were hired"')
+    click.echo(f'  {command} search --index {index} "how many people were hired" --html {index.parent}/hits.html')
     click.echo(f'  {command} show --index {index} DHS2020.pdf 13 --query "border security" -o {index.parent}/page.png')
     click.echo(f"  {command} add ~/Documents       your own files, into the default index")
 
