@@ -204,11 +204,12 @@ def points(found: Sequence[dict[tuple[str, ...], dict[str, Any]]], cost: str) ->
 def show(files: dict[str, dict[str, Any]]) -> None:
     """Print the tables of README, and draw its plot of the sets that were measured with every first stage."""
     scans = {name: systems(file) for name, file in files.items() if SETS[name].pages}
-    readers = dict.fromkeys(one for every in scans.values() for one in every if one[0].startswith("OCR"))
     plain, seen = (
         {name: systems(file) for name, file in files.items() if SETS[name].options == options}
         for options in (CODECS, PIXELS)
     )
+    both = (*scans.values(), *seen.values())
+    readers = dict.fromkeys(one for every in both for one in every if one[0].startswith("OCR"))
     for some in (plain, seen):
         if spoken := [every for name, every in some.items() if SETS[name].prefix]:
             some[f"mean of {len(spoken)} languages of xquad"] = averaged(spoken)
