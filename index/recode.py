@@ -106,11 +106,12 @@ def _recode(
             with catalog.transaction(writer.db):
                 for start in range(0, len(pages), at_once):
                     progress(start, len(pages))
-                    some = pages[start : start + at_once]
-                    if anew:
-                        _embed(writer, copy, new, some, anew)
-                    else:
-                        _copy(writer, snapshot, copy, new, some)
+                    rows = _rows(writer, pages[start : start + at_once])
+                    blocks = [
+                        _embed(writer, new, row, anew) if anew else _convert(writer, snapshot, new, row) for row in rows
+                    ]
+                    for row, extent in zip(rows, copy.append(blocks), strict=True):
+                        catalog.move_page(writer.db, row, extent)
                 failpoint("recode copied")
                 _adopt(writer, copy, new, before)
                 failpoint("recode in transaction")
@@ -153,33 +154,25 @@ def _centred(writer: Writer, snapshot: Snapshot, new: Settings, pages: list[int]
     return new.centred(total / count) if count else new._replace(centre="")
 
 
-def _copy(writer: Writer, snapshot: Snapshot, copy: ShardWriter, new: Settings, pages: Sequence[int]) -> None:
-    """Write pages to the new shards and sync them; their rows say so once the transaction commits."""
-    rows, blocks, layout = _rows(writer, pages), list[Block](), new.layout
-    for row in rows:
-        vectors, pooled = _vectors(snapshot, row)
-        if new.pool != writer.settings.pool:
-            vectors = _pool(writer, row["id"], vectors, new.pool)
-        blocks.append(layout.block(row["id"], vectors, pooled))
-    for row, extent in zip(rows, copy.append(blocks), strict=True):
-        catalog.move_page(writer.db, row, extent)
+def _convert(writer: Writer, snapshot: Snapshot, new: Settings, row: catalog.Row) -> Block:
+    """A page out of what is stored of it."""
+    vectors, pooled = _vectors(snapshot, row)
+    if new.pool != writer.settings.pool:
+        vectors = _pool(writer, row["id"], vectors, new.pool)
+    return new.layout.block(row["id"], vectors, pooled)
 
 
-def _embed(writer: Writer, copy: ShardWriter, new: Settings, pages: Sequence[int], anew: Anew) -> None:
-    """Write pages made of their words to the new shards, as `_copy` does, with where their tokens lie."""
-    rows, blocks, layout = _rows(writer, pages), list[Block](), new.layout
-    for row in rows:
-        page, words = _embedded(writer, row, anew)
-        block, clusters = block_of(layout, new.pool, row["id"], page)
-        blocks.append(block)
-        writer.db.execute("DELETE FROM page_clusters WHERE page = ?", [row["id"]])
-        if clusters is not None:
-            catalog.put_clusters(writer.db, row["id"], clusters)
-        if words:
-            words = words | {"token_boxes": catalog.pack_boxes(page.token_boxes)}
-            catalog.insert(writer.db, "page_text", words, replace=True)
-    for row, extent in zip(rows, copy.append(blocks), strict=True):
-        catalog.move_page(writer.db, row, extent)
+def _embed(writer: Writer, new: Settings, row: catalog.Row, anew: Anew) -> Block:
+    """A page made of its words; where its tokens lie now is put into the catalog."""
+    page, words = _embedded(writer, row, anew)
+    block, clusters = block_of(new.layout, new.pool, row["id"], page)
+    writer.db.execute("DELETE FROM page_clusters WHERE page = ?", [row["id"]])
+    if clusters is not None:
+        catalog.put_clusters(writer.db, row["id"], clusters)
+    if words:
+        words = words | {"token_boxes": catalog.pack_boxes(page.token_boxes)}
+        catalog.insert(writer.db, "page_text", words, replace=True)
+    return block
 
 
 def _embedded(writer: Writer, row: catalog.Row, anew: Anew) -> tuple[PageRecord, catalog.Row]:

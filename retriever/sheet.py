@@ -47,7 +47,7 @@ def figure(draw: Callable[[], Image], side: int, caption: str) -> str:
     try:
         shown = f'<img alt="" src="{source(draw(), side)}">'
     except OctavoError as error:
-        shown = f"<p>{text(str(error))}</p>"
+        shown = f"<p>{text(error)}</p>"
     return f'<figure style="width: {side}px">{shown}<figcaption>{caption}</figcaption></figure>'
 
 
@@ -60,9 +60,9 @@ def source(picture: Any, side: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def text(said: str) -> str:
+def text(said: object) -> str:
     """Someone's text as HTML."""
-    return html.escape(printable(said))
+    return html.escape(printable(str(said)))
 
 
 def marked(said: str, marks: Sequence[tuple[int, int]]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from retriever.evaluation.plots import Panel, Point, pareto
 from retriever.evaluation.published import published
 from retriever.evaluation.results import Row, systems, table
-from retriever.printable import printable
+from retriever.sheet import text as _text
 
 _HERE = Path(__file__).parent
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -52,10 +52,6 @@ def page(document: Mapping[str, Any], galleries: Mapping[str, Sequence[Mapping[s
         f"<title>{_text(title)}</title>\n<style>\n{(_HERE / 'report.css').read_text('utf-8')}</style>\n</head>\n"
         f"<body>\n<main>\n{chr(10).join(filter(None, parts))}\n</main>\n</body>\n</html>\n"
     )
-
-
-def _text(value: Any) -> str:
-    return html.escape(printable(str(value)))
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], words: int = 1) -> str:

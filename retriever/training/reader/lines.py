@@ -17,6 +17,7 @@ import subprocess
 import tarfile
 import unicodedata
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,33 +45,36 @@ _FEW = {"Cyrl": classes.CYRILLIC, "Latn": classes.LATIN + "ĂăÂâÎîŞşŢţ�
 
 def paragraphs(package: Path) -> list[str]:
     """The distinct paragraphs of a libreoffice-help-* .deb, NFC; needs dpkg-deb."""
-    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
     found: dict[str, None] = {}
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for member in archive:
-            stream = archive.extractfile(member) if member.name.endswith(".html") else None
-            for block in _PARAGRAPH.findall(stream.read().decode("utf-8", "replace")) if stream else []:
-                text = " ".join(html.unescape(_TAG.sub("", block)).split())
-                if len(text) >= 20:
-                    found[unicodedata.normalize("NFC", text)] = None
+    for held in _files(package, ".html"):
+        for block in _PARAGRAPH.findall(held.decode("utf-8", "replace")):
+            text = " ".join(html.unescape(_TAG.sub("", block)).split())
+            if len(text) >= 20:
+                found[unicodedata.normalize("NFC", text)] = None
     return list(found)
 
 
 def messages(package: Path) -> list[str]:
     """The distinct translations of 12 characters and more in a libreoffice-l10n-* .deb, NFC; needs dpkg-deb."""
-    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
     found: dict[str, None] = {}
+    for held in _files(package, ".mo"):
+        count, _, table = struct.unpack_from("<3I", held, 8) if held else (0, 0, 0)
+        for i in range(1, count):  # the first holds the file's head
+            length, at = struct.unpack_from("<2I", held, table + 8 * i)
+            text = " ".join(_HINT.sub("", held[at : at + length].decode("utf-8")).split())
+            if len(text) >= 12:
+                found[unicodedata.normalize("NFC", text)] = None
+    return list(found)
+
+
+def _files(package: Path, suffix: str) -> Iterator[bytes]:
+    """What the files of a .deb hold whose names end so."""
+    data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
-            stream = archive.extractfile(member) if member.name.endswith(".mo") else None
-            held = stream.read() if stream else b""
-            count, _, table = struct.unpack_from("<3I", held, 8) if held else (0, 0, 0)
-            for i in range(1, count):  # the first holds the file's head
-                length, at = struct.unpack_from("<2I", held, table + 8 * i)
-                text = " ".join(_HINT.sub("", held[at : at + length].decode("utf-8")).split())
-                if len(text) >= 12:
-                    found[unicodedata.normalize("NFC", text)] = None
-    return list(found)
+            stream = archive.extractfile(member) if member.name.endswith(suffix) else None
+            if stream:
+                yield stream.read()
 
 
 def texts_of(folder: Path, language: str) -> list[str]:
