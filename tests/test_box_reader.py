@@ -12,7 +12,6 @@ from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder, layer
 from retriever.encoders.box.components import components
 from retriever.encoders.box.ctc import ctc, gaps, missed_spaces
-from retriever.encoders.box.order import reading_order
 
 ROOT = Path(__file__).parents[1]
 SCANS = [ROOT / "samples" / "scanned-NTSB-report.pdf", ROOT.parent / "shared/data/samples/scanned-NTSB-report.pdf"]
@@ -184,23 +183,6 @@ def test_components_are_those_of_a_flood_fill() -> None:
             expected.append((min(columns), min(rows), max(columns) + 1, max(rows) + 1))
     assert sorted(map(tuple, components(mask).tolist())) == sorted(expected)
     assert components(np.zeros((4, 4), bool)).shape == (0, 4)
-
-
-def test_a_table_is_read_row_by_row() -> None:
-    cells = [[c * 100, r * 20, c * 100 + 40, r * 20 + 10] for r in range(8) for c in range(5)]
-    shuffled = np.random.default_rng(1).permutation(len(cells))
-    order = reading_order(np.array(cells, float)[shuffled])
-    assert shuffled[order].tolist() == list(range(len(cells)))
-
-
-def test_a_title_over_columns_comes_first_and_a_footer_last() -> None:
-    lines = [[50, 0, 550, 20]]
-    lines += [[50 + c * 260, 40 + r * 20, 290 + c * 260, 52 + r * 20] for c in range(2) for r in range(9)]
-    lines += [[60, 300, 540, 312]]
-    shuffled = np.random.default_rng(2).permutation(len(lines))
-    order = reading_order(np.array(lines, float)[shuffled])
-    assert shuffled[order].tolist() == list(range(len(lines)))
-    assert reading_order(np.zeros((0, 4))) == []
 
 
 def test_ctc_cuts_words_at_spaces_and_places_them() -> None:
