@@ -20,7 +20,7 @@ from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.layer import blank
 
 _NETS = ("detector.onnx", "recogniser.onnx", "characters.json")
-_CODE = ("reader", "ctc", "scripts", "order", "skew", "components", "layer")
+_CODE = ("reader", "ctc", "scripts", "order", "skew", "stacked", "components", "layer")
 
 
 class Readings:

@@ -6,6 +6,7 @@ has a gap between strokes as wide as at the other spaces. It does not know any l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from retriever.encoders.box.scripts import consistent, shape
 
 STRIDE = 8
-_WIDE = "\u2e80"  # characters from here on are as wide as two
+WIDE = "\u2e80"  # characters from here on are as wide as two
 _SPACE = 12.0
 _DOUBLED = ({"'", "’"}, {",", "„"})  # marks that touching steps give for one
 _SIZED = tuple("cosuvwxz")  # letters whose capitals are the same but larger
@@ -21,12 +22,14 @@ _SIZED = tuple("cosuvwxz")  # letters whose capitals are the same but larger
 
 class Read(NamedTuple):
     """A line read. text, confidence (mean probability of its characters), the words with their spans as fractions of
-    the line's length; advance: time steps a character, half of a wide one's."""
+    the line's length; advance: time steps a character, half of a wide one's; centres: of each character of the text, as
+    such fractions."""
 
     text: str
     confidence: float
     words: list[tuple[str, float, float]]
     advance: float
+    centres: Sequence[float] = ()
 
 
 def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndarray) -> Read:
@@ -45,13 +48,14 @@ def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndar
     text = consistent([characters[k] for k in best[first]])
     centre = (first + end) / 2
     half = _median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
-    if max(text) >= _WIDE and " " in text:
+    if max(text) >= WIDE and " " in text:
         kept = ~_false_spaces(text, centre, 3.5 * half, gaps)
         text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]
     edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
     for i in reversed(missed_spaces(text, (centre + 0.5) * STRIDE, gaps)):
         text.insert(i, " ")
         edges = np.insert(edges, i, edges[i])
+        centre = np.insert(centre, i, edges[i])
     words: list[tuple[str, float, float]] = []
     start = 0
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
@@ -59,8 +63,9 @@ def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndar
             ends = np.clip(np.array([edges[start], edges[stop]]) / len(best), 0, 1)
             words.append(("".join(text[start:stop]), float(ends[0]), float(ends[1])))
         start = stop + 1
-    units = sum(1 + (c >= _WIDE) for c in text)
-    return Read("".join(text), float(sure[first].mean()), words, float(end[-1] - first[0] + 1) / units)
+    units = sum(1 + (c >= WIDE) for c in text)
+    advance = float(end[-1] - first[0] + 1) / units
+    return Read("".join(text), float(sure[first].mean()), words, advance, (centre / len(best)).tolist())
 
 
 def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray) -> np.ndarray:
@@ -88,7 +93,7 @@ def _false_spaces(text: list[str], centre: np.ndarray, least: float, gaps: np.nd
     width = np.zeros(len(text))
     for i in [i for i in range(1, len(text) - 1) if text[i] == " "]:
         sides = (i - 1, i + 1)
-        if all(text[side] >= _WIDE and not hangul[side] for side in sides):
+        if all(text[side] >= WIDE and not hangul[side] for side in sides):
             false[i] = centre[i + 1] - centre[i - 1] < least
         start, stop = (centre[side] * STRIDE for side in sides)
         inside = gaps[(gaps[:, 1] > start) & (gaps[:, 0] < stop)]
@@ -146,4 +151,4 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
     edges = (centre[1:] + centre[:-1]) / 2
     found = {int(np.abs(edges - at).argmin()) + 1 for at in place[~taken & (width >= least)] + late}
     pairs = {i: text[i - 1] + text[i] for i in found}
-    return sorted(i for i, pair in pairs.items() if " " not in pair and max(pair) < _WIDE and not pair.isdigit())
+    return sorted(i for i, pair in pairs.items() if " " not in pair and max(pair) < WIDE and not pair.isdigit())

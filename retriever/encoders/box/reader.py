@@ -3,7 +3,8 @@
 Lines are found at half the picture's resolution (75 dpi of 150), each is cut from the full picture, turned if it stands
 upright, scaled to 48 pixels and read (`ctc`). The recogniser leaves out letters that stand closer than two of its time
 steps, so lines are made as wide as the first of their height asks for, and read again where that was too narrow. Pages
-that lie askew, on a side or on their head are righted. Lines read with a mean probability under CONFIDENT are dropped,
+that lie askew, on a side or on their head are righted; lines of upright characters from top to bottom are read as such
+(`stacked`). Lines read with a mean probability under CONFIDENT are dropped,
 single characters under CERTAIN.
 Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; does not read Arabic, Hebrew, Thai, Indic
 scripts, handwriting or curved lines.
@@ -24,6 +25,7 @@ from retriever.encoders.box.ctc import Read, ctc, gaps
 from retriever.encoders.box.order import reading_order
 from retriever.encoders.box.scripts import mixed
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
+from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -44,13 +46,14 @@ _DOUBTFUL = 0.94  # letters upside down pass for others at up to .93
 
 
 class Line(NamedTuple):
-    """A line's place in a picture, in pixels."""
+    """A line's place in a picture, in pixels; turned: whether the picture was turned on its side before."""
 
     image: np.ndarray
     x0: int
     y0: int
     x1: int
     y1: int
+    turned: bool = False
 
     @property
     def upright(self) -> bool:
@@ -121,7 +124,7 @@ class Reader:
             return self._words(_cuts(image, lines))
         image, text, degrees = self._straight(image)
         turns = int(_on_a_side(text))
-        cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)))
+        cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)), turned=turns == 1)
         on_its_head, known = self._on_its_head(cuts)
         if on_its_head:
             turns += 2
@@ -196,6 +199,9 @@ class Reader:
         if read.advance < CLOSE and len(read.text) >= _SHORT:
             wider = self._read(pixels, width * min(1.6, ADVANCE / read.advance))
             read = wider if wider.confidence > read.confidence - 0.1 else read
+        if (line.upright or line.turned) and (stacked := strip(pixels, read)):
+            above = restored(self._read(stacked.image, 1.0), stacked)
+            read = above if above.confidence > read.confidence else read
         return read, right
 
     def _read(self, pixels: np.ndarray, stretch: float) -> Read:
@@ -221,14 +227,12 @@ def _least(text: str) -> float:
     return _DOUBTED if any("\u0370" <= c < "\u0530" for c in text) else CONFIDENT
 
 
-def _cuts(image: np.ndarray, lines: np.ndarray) -> list[Line]:
-    """Lines (n, 4), fractions of the page, in reading order, those of under two pixels left out."""
+def _cuts(image: np.ndarray, lines: np.ndarray, turned: bool = False) -> list[Line]:
+    """Lines (n, 4), fractions of the page, in reading order, those of under two pixels left out; turned: see `Line`."""
     corners = lines * np.array([image.shape[1], image.shape[0]] * 2, np.float32)
     corners[:, :2], corners[:, 2:] = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
     corners = corners[reading_order(corners)].astype(int)
-    return [
-        Line(image, *corner) for corner in corners.tolist() if min(corner[2] - corner[0], corner[3] - corner[1]) > 1
-    ]
+    return [Line(image, x0, y0, x1, y1, turned) for x0, y0, x1, y1 in corners.tolist() if min(x1 - x0, y1 - y0) > 1]
 
 
 def _on_a_side(text: np.ndarray) -> bool:
