@@ -50,11 +50,11 @@ def recall(true: str, read: str) -> float:
     return sum((Counter(true) & Counter(read)).values()) / len(true)
 
 
-@pytest.mark.parametrize("columns", [JAPANESE, CHINESE], ids=["japanese", "chinese"])
-def test_columns_from_top_to_bottom_are_read_from_right_to_left(reader: Reader, columns: list[str]) -> None:
+@pytest.mark.parametrize(("columns", "marks"), [(JAPANESE, "火訪冬学"), (CHINESE, "星能学东")])
+def test_columns_from_top_to_bottom_are_read_from_right_to_left(reader: Reader, columns: list[str], marks: str) -> None:
     words = reader.words(page(columns))
     assert recall("".join(columns), words.text.replace(" ", "")) >= 0.93
-    in_turn = [words.text.index(column[-3]) for column in columns]
+    in_turn = [words.text.index(mark) for mark in marks]
     assert in_turn == sorted(in_turn)
     assert (np.diff(words.boxes[:, 0]) < 0.01).all() and (np.ptp(words.boxes[:, [0, 2]], axis=1) < 0.06).all()
 
