@@ -58,7 +58,7 @@ class Picture:
         self._kind = kind
         with _Failures("the image cannot be read"):
             self._image: Image.Image | None = self._read()
-            self.pages = getattr(self._image, "n_frames", 1) if kind == "tiff" else 1
+            self.pages = _frames(self._image) if kind == "tiff" else 1
         if self.pages < 1:
             raise Failed("empty", "the image has no frames")
 
@@ -100,6 +100,19 @@ class _Failures:
             raise Failed("damaged", f"{self.what}: it only starts like one") from None
         if isinstance(error, Exception) and not isinstance(error, Failed):
             raise Failed("damaged", f"{self.what}: {str(error) or type(error).__name__}") from None
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames a TIFF has, the first one that cannot be read counted; what comes after it cannot be found."""
+    frames = 1
+    while True:
+        try:
+            image.seek(frames)
+        except EOFError:
+            return frames
+        except Exception:  # Pillow raises whatever its parsers do
+            return frames + 1
+        frames += 1
 
 
 def _draw(image: Image.Image, caps: Caps) -> Drawing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_frames(renderer: Renderer) -> None:
     with opened(renderer, moving, "webp") as document:
         assert document.pages == 1
         assert tuple(renderer.render(document, 1).image[0, 0]) == (255, 0, 0)  # type: ignore[union-attr]
+
+
+def test_frames_before_a_broken_one_are_pages(renderer: Renderer) -> None:
+    from PIL import Image
+
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    data = bytearray(saved(frames[0], "tiff", save_all=True, append_images=frames[1:]))
+    with Image.open(io.BytesIO(data)) as image:
+        image.seek(2)
+        third = image._frame_pos[2]  # type: ignore[attr-defined]
+    data[third : third + 60] = b"\xff" * 60
+    with opened(renderer, bytes(data), "tiff") as document:
+        assert document.pages == 3
+        first, second, last = renderer.pages(document, [1, 2, 3])
+    assert [tuple(page.image[0, 0]) for page in (first, second)] == [(255, 0, 0), (0, 255, 0)]  # type: ignore[union-attr]
+    assert not isinstance(last, Page) and last.state == "damaged" and "cannot be decoded" in last.reason
 
 
 def test_images_become_smaller_and_never_larger(renderer: Renderer) -> None:
