@@ -56,6 +56,11 @@ def check_search(texts: Sequence[str], k: int, mode: str, candidates: int | str 
     return 0 if candidates is None else int(candidates)
 
 
+def suits(snapshot: Snapshot, mode: str = "visual") -> int:
+    """How many candidates of the visual lane there are where nobody names a number."""
+    return depth(len(snapshot)) * (MORE if mode == "visual" else 1)
+
+
 def rank(
     snapshot: Snapshot,
     said: Sequence[str],
@@ -69,8 +74,7 @@ def rank(
 ) -> list[Found]:
     """The k best pages, best first. said: a text for each part of the query; query: (m, d), single: (D,), neither
     looked at in mode `text`; limit: candidates of each lane, None for all, 0 for what suits; but: a page left out."""
-    suits = depth(len(snapshot)) * (MORE if mode == "visual" else 1)
-    n = max(limit or suits, k) if limit is not None else max(len(snapshot), 1)
+    n = max(limit or suits(snapshot, mode), k) if limit is not None else max(len(snapshot), 1)
     text_scores, text_ids, ceiling = np.zeros(0), np.zeros(0, np.int64), 0.0
     if mode != "visual":
         text_scores, text_ids, ceiling = _match(snapshot, said, where)

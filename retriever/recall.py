@@ -21,6 +21,7 @@ from index.ragged import Codes
 from index.snapshot import Snapshot
 from retriever import query
 from retriever.kernels import maxsim
+from retriever.ranking import suits
 from retriever.rerank import rerank, score, top
 
 if TYPE_CHECKING:
@@ -103,20 +104,22 @@ def _stage(
     snapshot: Snapshot, kind: str, tokens: list[np.ndarray], singles: np.ndarray, exact: list[np.ndarray]
 ) -> list[Setting]:
     stage: Any = snapshot.first_stage
-    if stage.kind != kind:
+    own = stage.kind == kind
+    if not own:
         stage = candidates.empty(kind, snapshot.layout.dim, snapshot.layout.single_dim)
         stage.update(snapshot.state.ids[snapshot.state.extents.tokens > 0], snapshot)
     size = sum(array.nbytes for array in stage.state()[1].values()) / max(snapshot.state.tokens, 1)
     settings = []
-    for n in (depth for depth in DEPTHS if depth < len(snapshot)):
+    asked = [(depth, f"{kind}, {depth} pages") for depth in DEPTHS if depth < len(snapshot)]
+    for n, name in [*asked, *([(0, f"{kind}, by default")] if own else [])]:
 
         def search(i: int, n: int = n) -> np.ndarray:
             query = Ragged.of([tokens[i]])
-            ids = stage.search(Queries(query, singles[i : i + 1]), n)[0][1]
-            return rerank(query, ids, snapshot, K)[0][1]
+            promise, ids = stage.search(Queries(query, singles[i : i + 1]), n or suits(snapshot))[0]
+            return rerank(query, ids, snapshot, K, None if n else promise)[0][1]
 
         found, ms = _timed(search, tokens)
-        settings.append(Setting(f"{kind}, {n} pages", _recall(exact, found), ms, size))
+        settings.append(Setting(name, _recall(exact, found), ms, size))
     return settings
 
 

@@ -52,6 +52,7 @@ def test_recall_is_that_of_a_scan_by_hand(folder: Path) -> None:
             shares.append(np.isin(best, np.argsort(-similarity, kind="stable")[:n]).mean())
         assert stages[f"pooled, {n} pages"]["recall"] == pytest.approx(np.mean(shares), abs=0.05)
         assert stages[f"rows, {n} pages"]["recall"] == 1.0  # twelve tokens are their own rows
+    assert not any("by default" in name for name in stages)  # the stage of so small an index is exact
     assert stages["exact"] | {"ms": 0} == {"name": "exact", "recall": 1.0, "ms": 0, "bytes": 34}
     assert stages["codes, 10 pages"]["recall"] <= stages["codes, 30 pages"]["recall"]
     assert stages["codes, 30 pages"]["recall"] > 0.9 and "codes, 50 pages" not in stages
@@ -88,3 +89,16 @@ def test_questions_are_made_of_what_pages_say(folder: Path, tmp_path: Path) -> N
         retriever.add(document(tmp_path / "short.pdf", ["just three words"]))
         with pytest.raises(QueryError, match="no page has 8 words to make questions of; give some: --queries"):
             measure(retriever, None)
+
+
+def test_the_stage_that_the_index_has_is_measured_as_searches_use_it(tmp_path: Path) -> None:
+    with Retriever.open(tmp_path / "index", WordEncoder(), candidates="codes") as retriever:
+        retriever.add(document(tmp_path / "words.pdf", PAGES))
+        stages = {stage["name"]: stage for stage in measure(retriever, None)["stages"]}
+        with retriever.index.snapshot() as snapshot:
+            questions = made_of(snapshot)
+        exact = [[h.page for h in retriever.search(q, 10, mode="visual", candidates="all")] for q in questions]
+        found = [[h.page for h in retriever.search(q, 10, mode="visual")] for q in questions]
+    share = np.mean([np.isin(best, got).mean() for best, got in zip(exact, found, strict=True)])
+    assert stages["codes, by default"]["recall"] == pytest.approx(share, abs=1e-6)
+    assert "rows, by default" not in stages and "pooled, by default" not in stages
