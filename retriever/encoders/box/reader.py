@@ -42,7 +42,7 @@ _SHORT = 4
 CONFIDENT = 0.7
 CERTAIN = 0.9
 _DOUBTED = 0.75
-_DOUBTFUL = 0.94  # letters upside down pass for others at up to .93
+_DOUBTFUL = 0.94  # letters upside down pass for others at up to .93, kana on a side at up to .92
 
 
 class Line(NamedTuple):
@@ -199,7 +199,8 @@ class Reader:
         if read.advance < CLOSE and len(read.text) >= _SHORT:
             wider = self._read(pixels, width * min(1.6, ADVANCE / read.advance))
             read = wider if wider.confidence > read.confidence - 0.1 else read
-        if (line.upright or line.turned) and (stacked := strip(pixels, read)):
+        doubtful = (line.upright or line.turned) and read.confidence < _DOUBTFUL
+        if doubtful and (stacked := strip(pixels, read)):
             above = restored(self._read(stacked.image, 1.0), stacked)
             read = above if above.confidence > read.confidence else read
         return read, right
