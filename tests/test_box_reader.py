@@ -144,8 +144,52 @@ def test_a_photograph_with_a_caption_keeps_its_caption(encoder: BoxEncoder) -> N
     image = page.image.copy()
     y, x = np.mgrid[:900, :1100]
     image[650:1550, 80:1180] = (127 + 100 * np.sin(x / 90) * np.cos(y / 70))[..., None]
-    assert layer.on_ink(page.words, image) < layer.INKED
+    assert layer.on_ink(page.words, image) < 0.5
     assert encoder.read(Page(1, image, page.words, 612, 792)) is None
+
+
+def test_letters_that_are_not_those_shown_are_not_believed(encoder: BoxEncoder) -> None:
+    """A font whose table of characters is shifted by one: real letters, and none of them true."""
+    page = rendered([LEFT + " " + RIGHT])
+    shifted = [
+        w.translate({k: k + 1 if chr(k) not in "zZ" else k - 25 for k in range(65, 123)}) for w in page.words.texts
+    ]
+    wrong = Words(shifted, page.words.boxes)
+    assert layer.real(wrong) and encoder.read(page) is None
+    words = encoder.read(scan(page, wrong))
+    assert words is not None and recall(list(page.words.texts), list(words.texts)) >= 0.95
+
+
+@pytest.mark.parametrize("shift", [0, 300])
+def test_a_chinese_layer_is_believed_where_it_says_what_is_shown(encoder: BoxEncoder, shift: int) -> None:
+    import pymupdf
+
+    text = "委员会于星期二召开会议审议下一年度的预算能源费用上升了百分之十二来访人数有所下降"
+    sheet = pymupdf.open().new_page(width=612, height=300)
+    writer, font = pymupdf.TextWriter(sheet.rect), pymupdf.Font("cjk")
+    for row in range(3):
+        writer.append((56, 60 + 30 * row), text[13 * row : 13 * row + 13], font, 14)
+    writer.write_text(sheet)
+    pixels = sheet.get_pixmap(dpi=150)
+    image = np.frombuffer(pixels.samples, np.uint8).reshape(pixels.height, pixels.width, 3).copy()
+    found = sheet.get_text("words")
+    said = ["".join(chr(ord(c) + shift) for c in word[4]) for word in found]
+    boxes = np.array([word[:4] for word in found], np.float32) / np.array([612, 300] * 2, np.float32)
+    words = encoder.read(Page(1, image, Words(said, boxes), 612, 300))
+    assert words is None if shift == 0 else words is not None and recall(list(text[:39]), list(words.text)) >= 0.9
+
+
+def test_words_in_a_chart_that_is_a_picture_are_read_beside_the_layer(encoder: BoxEncoder) -> None:
+    page, chart = rendered([LEFT]), rendered([RIGHT], size=9)
+    image = page.image.copy()
+    part = chart.image[140:420, 110:1100]
+    image[900 : 900 + len(part), 110:1100] = 255 - part // 2  # white on grey, as in a picture
+    words = encoder.read(Page(1, image, page.words, 612, 792))
+    assert words is not None and list(words.texts[: len(page.words)]) == list(page.words.texts)
+    more = list(words.texts[len(page.words) :])
+    shown = [text for text, box in zip(chart.words.texts, chart.words.boxes, strict=True) if box[3] * 1650 < 415]
+    assert recall(shown, more) >= 0.95 and len(more) < 1.1 * len(shown)
+    assert (words.boxes[len(page.words) :, 1] > 0.5).all()
 
 
 def test_a_layer_that_says_more_than_the_picture_stays(encoder: BoxEncoder) -> None:

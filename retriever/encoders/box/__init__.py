@@ -10,6 +10,7 @@ It does not see pictures: a photograph without words gives no tokens. What the r
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -29,9 +30,11 @@ from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.encoders.multivector import MultiVector
 
 PASSAGE, QUERY = "passage:", "query:"
-PREPROCESSING = 1
+PREPROCESSING = 2
 MOST_TOKENS = 4096
 LEAST_WEIGHT = 3.0
+JUDGED, UNKNOWN = 300, 12.0  # words of a layer that are judged; nats of a character that no piece has
+LEAST_LETTERS = 4  # of what is read beside a layer: less is icons and rules
 FILES = (
     "states.onnx",
     "passages.onnx",
@@ -82,6 +85,10 @@ class BoxEncoder(MultiVector):
         files = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "characters.json")]
         return Reader(files[0], files[1], files[2], self._threads)
 
+    @cached_property
+    def _letters(self) -> frozenset[str]:
+        return frozenset(json.loads(self._weights.read("characters.json")))
+
     @property
     def reader(self) -> Reader:
         """The OCR nets, loaded now if they were not."""
@@ -114,18 +121,44 @@ class BoxEncoder(MultiVector):
         return self._states.of(self._prompts[PASSAGE], np.array(ids, np.int64))
 
     def read(self, page: Page) -> Words | None:
-        """The words of the picture, or None where the page's own words are to be used (see `layer`)."""
-        lines, real = None, layer.real(page.words)
+        """The words of the picture, or of the layer and those beside it in the picture; None where the page's own words
+        are to be used as they are (see `layer`)."""
+        own, lines, real = page.words, None, layer.real(page.words)
         if layer.blank(page.image):
-            return None if real or not len(page.words) else Words()
-        if real:
-            if layer.on_ink(page.words, page.image) >= layer.INKED:
+            return None if real or not len(own) else Words()
+        trusted = real and (self._likely(own) or self._agree(page))
+        if trusted:
+            if 1 - layer.on_ink(own, page.image) < layer.LOOSE:
                 return None
             lines = self.reader.lines(page.image)
-            if layer.on_lines(page.words, lines) >= layer.COVERED:
-                return None
+            covered, unseen = layer.under(own, lines)
+            if covered >= layer.COVERED:
+                more = self.reader.words(page.image, lines[unseen]) if unseen.any() else Words()
+                if sum(map(str.isalpha, more.text)) < LEAST_LETTERS:
+                    return None
+                return Words([*own.texts, *more.texts], np.concatenate([own.boxes, more.boxes]))
         found = self.reader.words(page.image, lines)
-        return found if not real or len(found.text) > len(page.words.text) else None
+        least = len(own.text) if trusted else len(own.text) / 2 if real else -1
+        return found if len(found.text) > least else None
+
+    def _likely(self, words: Words) -> bool:
+        """Whether the words are likely ones, by the probabilities of their pieces; Chinese and Japanese never are, as
+        one of their characters says as much as a short word."""
+        texts = words.texts[:JUDGED]
+        pieces = [piece for text in texts for piece in self._pieces.word(text)]
+        scores = self._pieces.scores
+        nats = sum(UNKNOWN * len(piece.text) if piece.id == UNK else -scores[piece.id] for piece in pieces)
+        return bool(nats <= layer.UNLIKELY * sum(map(len, texts)))
+
+    def _agree(self, page: Page) -> bool:
+        """Whether a line of the layer says what is read at its place, or none of some can be read."""
+        doubted = False
+        for text, box in layer.samples(page.words):
+            if layer.known(text, self._letters) and (read := self.reader.words(page.image, box[None]).text):
+                if layer.agree(text, read):
+                    return True
+                doubted = True
+        return not doubted
 
     def embed(self, words: Words) -> PageTokens:
         """Words in reading order -> vectors (t, 128) and boxes (t, 4), as `encode_pages` has them; `words` is None."""

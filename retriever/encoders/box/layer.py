@@ -1,15 +1,17 @@
-"""Is the file's own text layer the text of the page, or must the picture be read?
+"""Is the file's own text layer the text of the page, or must the picture be read, or a part of it?
 
-Three looks, each only when the one before leaves doubt: are the words made of real characters; do they lie on most of
-the ink of the picture; if not, do they lie on the lines of text that the detector finds there. So a scan under a
-stamped header is read, and a page of photographs with a caption keeps its caption. A layer of real characters also
-stays where the reader then finds less text than it holds. It does not judge spelling.
+Looks, each only when the one before leaves doubt: are the words made of real characters; are they likely ones, or else
+what is read at their places; do they lie on all of the ink of the picture; if not, on which of the lines of text that
+the detector finds there. So a scan under a stamped header is read, and a font that shows other letters than it names; a
+page of photographs with a caption keeps its caption, and of a chart that is a picture the words are read too. A layer
+of real characters also stays where the reader then finds less text than it holds.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from difflib import SequenceMatcher
 
 import numpy as np
 from PIL import Image
@@ -17,8 +19,14 @@ from PIL import Image
 from ingest.page import Words
 
 REAL = 0.8
-INKED = 0.5
+UNLIKELY = (
+    4.8  # nats a character: 4.4 at most on pages of seven Latin and Greek sets, 5.6 and more with letters shifted
+)
+AGREES = 0.5
+LOOSE = 0.05  # share of ink beside the words: .03 at most on pages of text
 COVERED = 0.5
+_SEEN = 0.3
+_SAMPLES, _SHORT, _LONG = 3, 12, 16
 _CELL = 8
 _CONTRAST = 32
 _GLYPH_NAME = re.compile(r"\(cid:\d+\)|\\u[0-9a-fA-F]{4}|/[Gg](?:lyph)?\d{1,5}\b")
@@ -63,11 +71,50 @@ def on_ink(words: Words, image: np.ndarray) -> float:
     return float((ink & painted(words.boxes, ink.shape)).sum() / total)
 
 
-def on_lines(words: Words, lines: np.ndarray, shape: tuple[int, int] = (256, 256)) -> float:
-    """Share of the area of detected `lines` (n, 4) under the words' boxes, 1.0 where no line was detected."""
-    found = painted(lines, shape)
+def under(words: Words, lines: np.ndarray, shape: tuple[int, int] = (512, 512)) -> tuple[float, np.ndarray]:
+    """Share of the area of detected `lines` (n, 4) under the words' boxes, 1.0 where no line was detected, and which of
+    them (n,) bool are not under any."""
+    found, mask = painted(lines, shape), painted(words.boxes, shape)
     total = int(found.sum())
-    return 1.0 if total == 0 else float((found & painted(words.boxes, shape)).sum() / total)
+    shares = [
+        float((part & mask).sum() / max(part.sum(), 1)) for part in (painted(line[None], shape) for line in lines)
+    ]
+    return (1.0 if total == 0 else float((found & mask).sum() / total)), np.array(shares) < _SEEN
+
+
+def samples(words: Words) -> list[tuple[str, np.ndarray]]:
+    """The beginnings of some lines of the layer, the longest first: their text and box (4,)."""
+    lines: list[tuple[list[str], np.ndarray]] = []
+    for text, box in zip(words.texts, words.boxes, strict=True):
+        if lines:
+            last = lines[-1][1]
+            height = last[3] - last[1]
+            level = abs(box[1] + box[3] - last[1] - last[3]) < height and box[0] >= last[2] - height
+            if level and box[0] - last[2] < 2 * height:
+                lines[-1][0].append(text)
+                lines[-1] = lines[-1][0], np.concatenate([np.minimum(last[:2], box[:2]), np.maximum(last[2:], box[2:])])
+                continue
+        lines.append(([text], box))
+    told = []
+    for texts, box in lines:
+        text = " ".join(texts)
+        if len(text) >= _SHORT and sum(map(str.isalpha, text)) >= 0.6 * len(text):
+            wide = box[2] - box[0] > box[3] - box[1]
+            end = box[:2] + (box[2:] - box[:2]) * np.where([wide, not wide], min(1.0, _LONG / len(text)), 1)
+            told.append((text[:_LONG], np.concatenate([box[:2], end])))
+    return sorted(told, key=lambda line: -len(line[0]))[:_SAMPLES]
+
+
+def known(text: str, characters: frozenset[str]) -> bool:
+    """Whether at least nine tenths of the letters are among the reader's `characters`, or Chinese, Japanese, Korean."""
+    letters = [c for c in text if c.isalpha()]
+    return sum(c in characters or "\u3040" <= c <= "\ud7a3" for c in letters) >= 0.9 * len(letters)
+
+
+def agree(text: str, read: str) -> bool:
+    """Whether a line of the layer says what is read at its place, letters and digits, case ignored."""
+    said, seen = ([c for c in unicodedata.normalize("NFKD", one).casefold() if c.isalnum()] for one in (text, read))
+    return SequenceMatcher(None, said, seen, autojunk=False).ratio() >= AGREES
 
 
 def painted(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
