@@ -1,10 +1,10 @@
 """The encoder in the box: it reads the page, then gives each piece of each word a vector that knows its context.
 
-Words come from the file's text layer where it is sane, else from the picture by OCR; multilingual-e5-small makes their
-pieces into states, a trained head makes the states 128 wide, and each vector keeps the box of its word. Punctuation is
-read but gets no vectors (an eighth of a page, which no question set misses: benchmarks/LOG.md). A query's pieces weigh
-as much as they are rare, times what the head says of their states. All of it is onnxruntime and numpy, on weights that
-lie beside this file.
+Words come from the file's text layer where it is sane, else from the picture by OCR, and so do those of charts that are
+pictures in a page with a layer; multilingual-e5-small makes their pieces into states, a trained head makes the states
+128 wide, and each vector keeps the box of its word. Punctuation is read but gets no vectors (an eighth of a page, which
+no question set misses: benchmarks/LOG.md). A query's pieces weigh as much as they are rare, times what the head says of
+their states. All of it is onnxruntime and numpy, on weights that lie beside this file.
 It does not see pictures: a photograph without words gives no tokens. What the reader cannot read: see `reader`.
 """
 
