@@ -3,6 +3,8 @@ which they are to be read, and shuffled."""
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 
 from retriever.encoders.box.order import reading_order
@@ -85,3 +87,11 @@ def test_ten_thousand_lines_are_ordered_in_seconds_and_none_is_lost() -> None:
     corners = np.random.default_rng(0).uniform(0, 1000, (10_000, 2))
     lines = np.concatenate([corners, corners + [30, 8]], axis=1)
     assert sorted(reading_order(lines)) == list(range(10_000))
+
+
+def test_two_columns_of_thousands_of_lines_take_little_memory() -> None:
+    lines = [[x, y * 9.0, x + 240, y * 9.0 + 7] for x in (0.0, 290.0) for y in range(4000)]
+    tracemalloc.start()
+    assert read(lines) == list(range(len(lines)))
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()

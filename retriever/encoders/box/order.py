@@ -130,8 +130,10 @@ def _begins_with_figures(side: np.ndarray, rows: list[np.ndarray]) -> bool:
 
 def _level(side: np.ndarray, other: np.ndarray) -> float:
     """Share of a side's lines that are as high as one of the other, but for what most of them differ by."""
-    here, there = _centres(side), _centres(other)
-    apart = there[np.abs(here[:, None] - there).argmin(1)] - here
+    here, there = _centres(side), np.sort(_centres(other))
+    after = np.searchsorted(there, here).clip(1, len(there) - 1)
+    before = after - (here - there[after - 1] < there[after] - here)
+    apart = there[before] - here
     return float((np.abs(apart - np.median(apart)) < _HIGH * _height(side)).mean())
 
 
