@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.reader import Reader
-from retriever.encoders.box.scripts import consistent
+from retriever.encoders.box.scripts import consistent, settled
 from retriever.encoders.box.weights import FOLDER
 from retriever.training.reader import classes
 
@@ -118,6 +118,9 @@ def test_sets_are_those_of_their_standards() -> None:
         ("Běijīng nǐ hǎo", "Běijīng nǐ hǎo"),
         ("в 1990-x годах", "в 1990-х годах"),  # a Latin x
         ("Его πоселение", "Его поселение"),
+        ("фирма SрА и Епеl", "фирма SpA и Enel"),  # no Cyrillic letter is of the shape of S or l
+        ("η пολιτική της ευρωπαїκής", "η πολιτική της ευρωπαϊκής"),
+        ("с 199б года", "с 1996 года"),
         ("τον πроüπολογισμό", "τον προüπολογισμό"),
         ("をー人で コーヒー ラーメン", "を一人で コーヒー ラーメン"),
         ("すベて 破フて ヘルプ", "すべて 破って ヘルプ"),  # katakana among hiragana
@@ -126,3 +129,20 @@ def test_sets_are_those_of_their_standards() -> None:
 )
 def test_a_word_has_one_script(read: str, told: str) -> None:
     assert "".join(consistent(list(read))) == told
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        ("l'eau d’un bras n'est", "l'eau d'un bras n'est"),
+        ("it’s Tom’s 6'2 don’t we’ll isn't", "it’s Tom’s 6'2 don’t we’ll isn’t"),
+        ('„unu” și „doi" sau', "„unu” și „doi” sau"),
+        ('„unu” și "doi" sau', '„unu” și "doi" sau'),
+        ("B числе граждан EC и 0 других", "В числе граждан ЕС и о других"),
+        ("один EC или IT хаб города to be or", "один ЕС или IT хаб города to be or"),
+        ("to όνομα των ομάδων from A to this", "το όνομα των ομάδων from A to this"),
+        ("the pH of 0 is EC", "the pH of 0 is EC"),
+    ],
+)
+def test_a_page_is_of_one_piece(read: str, told: str) -> None:
+    assert settled(read.split()) == told.split()

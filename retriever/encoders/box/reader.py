@@ -23,7 +23,7 @@ from ingest.page import Words
 from retriever.encoders.box.components import components
 from retriever.encoders.box.ctc import Read, ctc, gaps
 from retriever.encoders.box.order import reading_order
-from retriever.encoders.box.scripts import mixed
+from retriever.encoders.box.scripts import mixed, narrow, settled
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
@@ -37,6 +37,7 @@ _LONG_SIDE = 900
 _HEIGHT = 48
 _WIDEST = 4000
 ADVANCE, CLOSE = 2.0, 1.6  # time steps a character, aimed at and too few
+NARROW = 2.5  # time steps aimed at where letters stand close together
 _USUAL = 0.083  # time steps a character over a line's height in pixels, before any line is read
 _SHORT = 4
 CONFIDENT = 0.7
@@ -173,7 +174,7 @@ class Reader:
                 texts += [word for word, _, _ in told.words]
                 boxes += [line.box(start, end) for _, start, end in told.words]
         found = np.array(boxes, np.float32).reshape(-1, 4)
-        return Words(texts, np.clip(found, 0, 1).astype(np.float32))
+        return Words(settled(texts), np.clip(found, 0, 1).astype(np.float32))
 
     def _lines(self, cuts: list[Line], pool: ThreadPoolExecutor, known: dict[int, Wide]) -> list[Read]:
         """Reads all lines: first the longest of each height, which tells how wide the others are to be."""
@@ -195,9 +196,10 @@ class Reader:
         would have been right."""
         pixels = line.pixels()
         read = self._read(pixels, width)
-        right = width * ADVANCE / read.advance if read.confidence >= CONFIDENT else 1.0
-        if read.advance < CLOSE and len(read.text) >= _SHORT:
-            wider = self._read(pixels, width * min(1.6, ADVANCE / read.advance))
+        advance, close = (NARROW, CLOSE * NARROW / ADVANCE) if narrow(read.text) else (ADVANCE, CLOSE)
+        right = width * advance / read.advance if read.confidence >= CONFIDENT else 1.0
+        if read.advance < close and len(read.text) >= _SHORT:
+            wider = self._read(pixels, width * min(1.6, advance / read.advance))
             read = wider if wider.confidence > read.confidence - 0.1 else read
         doubtful = (line.upright or line.turned) and read.confidence < _DOUBTFUL
         if doubtful and (stacked := strip(pixels, read)):

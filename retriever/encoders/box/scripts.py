@@ -8,23 +8,26 @@ ones. Small kana stand only where spelling has them, katakana that look like a C
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from functools import cache
 
 _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "AАΑ BВΒ CС_ EЕΕ HНΗ IІΙ KКΚ MМΜ N_Ν OОΟ PРΡ TТΤ XХΧ YУΥ Z_Ζ JЈ_ SЅ_ _ГΓ _ПΠ _ФΦ _ЛΛ "
-    "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό"
+    "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό í_ί ï_ϊ _їϊ"
 )
 _GROUPS = _ALIKE.split()
+_INNER = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])")  # an apostrophe between letters
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
 _ALPHABETS = (  # how many letters tell an alphabet, which, those of others it is given for, its own
     (1, "ăâîțţș", "ŞşŢţǍǎÄäãǐịǔ", "ȘșȚțĂăĂăăiiu"),
     (2, "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ", "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
     (1, "ığöüç", "șȘțǚǔǐị", "şŞtüüii"),
 )
-_DIGIT = dict(zip("oоοıзЗșş", "00013355", strict=True))
-_LIKE = {c: group for group in reversed(_GROUPS) for c in group if c != "_"}
+_NARROW = frozenset("ățșţğışĞİŞ" + _ALPHABETS[1][1])  # what tells lines with letters close together, and Greek ones
+_DIGIT = dict(zip("oоοıзЗșşбọ", "0001335569", strict=True))
+_LIKE = {c: group for group in reversed(_GROUPS) for c in group if c != "_"} | {"п": "nпπ"}
 _SMALL, _LARGE = "ぁぃぅぇぉゃゅょゕゖァィゥェォャュョ", "あいうえおやゆよかけアイウエオヤユヨ"
 _GROWN = dict(zip(_SMALL, _LARGE, strict=True))
 _BEFORE_Y = "きしちにひみりぎじぢびぴキシチニヒミリギジヂビピテデフヴ"  # what small ya, yu, yo follow
@@ -92,14 +95,50 @@ def consistent(text: list[str]) -> list[str]:
                 told[at:stop] = word = [_DIGIT.get(c, c) for c in word]
         if "ı" in word and "".join(c for c in word if c != "ı").isupper():
             told[at:stop] = word = ["I" if c == "ı" else c for c in word]
-        if foreign and (len({_script(c) for c in word} - {None}) > 1 or (line and _alike(word))):
+        odd = not {"ѕ", "Ѕ"}.isdisjoint(word)
+        if foreign and (odd or len({_script(c) for c in word} - {None}) > 1 or (line and _alike(word))):
             own = Counter(_script(c) for c in word if c not in _LIKE or c in "πό").most_common()
             own = [(script, many) for script, many in own if script is not None]
             clear = sum(many for _, many in own) > 1 and (len(own) == 1 or own[0][1] > own[1][1])
-            most = own[0][0] if clear else line
+            whole = [script for script in (line, 0, 1, 2) if script is not None and _has(script, word)]
+            most = own[0][0] if clear else (whole or [line])[0]
             for i, c in enumerate(word):
                 other = _LIKE[c][most] if most is not None and c in _LIKE else "_"
                 told[at + i] = c if other == "_" else other
+    return told
+
+
+def _has(script: int, word: list[str]) -> bool:
+    """Whether a script has a likeness of all letters of a word; the Macedonian letter of the shape of "s" is none."""
+    letters = [c for c in word if _script(c) is not None]
+    return all(_LIKE[c][script] not in "_ѕЅ" if c in _LIKE else _script(c) == script for c in letters)
+
+
+def narrow(text: str) -> bool:
+    """Whether a line has letters that stand close together: Romanian, Turkish, Vietnamese, Greek."""
+    marked = [c for c in text if c > "\u00bf" and c.isalpha()]
+    found = any(c in _NARROW or "\u0370" <= c < "\u0400" for c in marked)
+    return (found and len(marked) > 1) or not {"ă", "ț"}.isdisjoint(marked)
+
+
+def settled(words: list[str]) -> list[str]:
+    """The words of a page with one form of apostrophe between letters, quotes that close as they open, and short words
+    that could be of the page's Cyrillic or Greek in it where none beside them is Latin."""
+    told, marks = list(words), Counter(c for word in words for c in _INNER.findall(word))
+    if len(marks) > 1:
+        often = "’" if marks["’"] > 3 * marks["'"] else "'"
+        told = [_INNER.sub(often, word) for word in told]
+    if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
+        told = [word.replace('"', "”") for word in told]
+    script = _most([c for word in words for c in word])
+    for i, word in enumerate(words if script else []):
+        beside = "".join(words[max(0, i - 1) : i] + words[i + 1 : i + 2])
+        letters = [c for c in word if c.isalpha()]
+        alone = all(_script(c) != 0 for c in beside) and set(word).isdisjoint("iIjJ")
+        if script and alone and 0 < len(letters) < 4 and _has(script, letters):
+            told[i] = "".join(_LIKE[c][script] if c in _LIKE else c for c in told[i])
+        elif script and word == "0" and not any(c.isdigit() for c in beside):
+            told[i] = "0оο"[script]
     return told
 
 
