@@ -74,12 +74,14 @@ def on_ink(words: Words, image: np.ndarray) -> float:
 def under(words: Words, lines: np.ndarray, shape: tuple[int, int] = (512, 512)) -> tuple[float, np.ndarray]:
     """Share of the area of detected `lines` (n, 4) under the words' boxes, 1.0 where no line was detected, and which of
     them (n,) bool are not under any."""
-    found, mask = painted(lines, shape), painted(words.boxes, shape)
+    mask = painted(words.boxes, shape)
+    sums = np.pad(mask.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
+    x0, y0, x1, y1 = _cells(lines, shape).T
+    inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    found = painted(lines, shape)
     total = int(found.sum())
-    shares = [
-        float((part & mask).sum() / max(part.sum(), 1)) for part in (painted(line[None], shape) for line in lines)
-    ]
-    return (1.0 if total == 0 else float((found & mask).sum() / total)), np.array(shares) < _SEEN
+    shares = inside / np.maximum((x1 - x0) * (y1 - y0), 1)
+    return (1.0 if total == 0 else float((found & mask).sum() / total)), shares < _SEEN
 
 
 def samples(words: Words) -> list[tuple[str, np.ndarray]]:
@@ -120,9 +122,13 @@ def agree(text: str, read: str) -> bool:
 def painted(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A mask (rows, columns) that is true under `boxes` (n, 4), fractions of the page."""
     mask = np.zeros(shape, bool)
-    size = np.array([shape[1], shape[0]] * 2, np.float32)
-    cells = np.clip(np.nan_to_num(boxes), 0, 1) * size
-    cells[:, :2], cells[:, 2:] = np.floor(cells[:, :2]), np.ceil(cells[:, 2:])
-    for x0, y0, x1, y1 in cells.astype(int).tolist():
+    for x0, y0, x1, y1 in _cells(boxes, shape).tolist():
         mask[y0:y1, x0:x1] = True
     return mask
+
+
+def _cells(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The cells (n, 4) int that `boxes` touch, ends excluded."""
+    cells = np.clip(np.nan_to_num(boxes), 0, 1) * np.array([shape[1], shape[0]] * 2, np.float32)
+    cells[:, :2], cells[:, 2:] = np.floor(cells[:, :2]), np.ceil(cells[:, 2:])
+    return cells.astype(int)
