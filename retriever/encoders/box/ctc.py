@@ -16,7 +16,15 @@ from retriever.encoders.box.scripts import consistent, shape
 STRIDE = 8
 WIDE = "\u2e80"  # characters from here on are as wide as two
 _SPACE = 12.0
-_DOUBLED = ({"'", "’"}, {",", "„"}, {"ı", "1"}, {"з", "3"}, {"б", "6"})  # what that touching steps give for one
+_DOUBLED = (
+    {"'", "’"},
+    {",", "„"},
+    {"ı", "1"},
+    {"з", "3"},
+    {"б", "6"},
+    {"ц", "щ"},
+    {"ы", "ı"},
+)  # what that touching steps give for one
 _ACCENTS, _ACCENTED = "'’΄", "ΆΈΉΊΌΎΏ"  # the accent of a Greek capital stands before it, and comes out twice
 _SIZED = tuple("cosuvwxz")  # letters whose capitals are the same but larger
 
@@ -77,8 +85,10 @@ def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray)
     apart = np.diff((first + end) / 2)
     usual = _median(apart) if len(text) > 2 else 0.0
     for i in np.flatnonzero(apart < 0.9 * usual):
-        if text[i] in _ACCENTS and text[i + 1] in _ACCENTED:
+        if (text[i] in _ACCENTS and text[i + 1] in _ACCENTED) or (text[i] in ",." and text[i + 1] == "„"):
             kept[i] = False
+        elif text[i] == "„" and text[i + 1] == ",":
+            kept[i + 1] = False
     for i in np.flatnonzero(apart < 0.75 * usual):
         touching = end[i] == first[i + 1] and apart[i] < 0.6 * usual and _twins(text[i], text[i + 1])
         if touching or (text[i] == text[i + 1] and "\u0370" <= text[i] < "\u0530"):

@@ -15,7 +15,7 @@ from functools import cache
 
 _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "AАΑ BВΒ CС_ EЕΕ HНΗ IІΙ KКΚ MМΜ N_Ν OОΟ PРΡ TТΤ XХΧ YУΥ Z_Ζ JЈ_ SЅ_ _ГΓ _ПΠ _ФΦ _ЛΛ "
-    "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό í_ί ï_ϊ _їϊ"
+    "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό í_ί ïїϊ"
 )
 _GROUPS = _ALIKE.split()
 _INNER = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])")  # an apostrophe between letters
@@ -24,6 +24,11 @@ _ALPHABETS = (  # how many letters tell an alphabet, which, those of others it i
     (1, "ăâîțţș", "ŞşŢţǍǎÄäãǐịǔ", "ȘșȚțĂăĂăăiiu"),
     (2, "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ", "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
     (1, "ığöüç", "șȘțǚǔǐị", "şŞtüüii"),
+)
+_PAGES = (  # letters that make 2 % of a page of a language, letters that it lacks, its own instead of them
+    ("ățș", "āảắẫẳẵãđơĐşţŞŢ", "ăăăăăăădoDșțȘȚ"),
+    (_ALPHABETS[1][1], "äÄāĀöÖīïū", "âÂâÂồỒĩĩũ"),
+    ("ыэъ", "әєґ", "эег"),
 )
 _NARROW = frozenset("ățșţğışĞİŞ" + _ALPHABETS[1][1])  # what tells lines with letters close together, and Greek ones
 _DIGIT = dict(zip("oоοıзЗșşбọ", "0001335569", strict=True))
@@ -122,14 +127,18 @@ def narrow(text: str) -> bool:
 
 
 def settled(words: list[str]) -> list[str]:
-    """The words of a page with one form of apostrophe between letters, quotes that close as they open, and short words
-    that could be of the page's Cyrillic or Greek in it where none beside them is Latin."""
+    """The words of a page with one form of apostrophe between letters, quotes that close as they open, marks that its
+    language has, and short words that could be of its Cyrillic or Greek in it where none beside them is Latin."""
     told, marks = list(words), Counter(c for word in words for c in _INNER.findall(word))
     if len(marks) > 1:
         often = "’" if marks["’"] > 3 * marks["'"] else "'"
         told = [_INNER.sub(often, word) for word in told]
     if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
         told = [word.replace('"', "”") for word in told]
+    text = "".join(words).lower()
+    for tells, others, own in _PAGES:
+        if sum(map(text.count, tells)) > 0.02 * len(text):
+            told = [word.translate(str.maketrans(others, own)) for word in told]
     script = _most([c for word in words for c in word])
     for i, word in enumerate(words if script else []):
         beside = "".join(words[max(0, i - 1) : i] + words[i + 1 : i + 2])
