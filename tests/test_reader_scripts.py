@@ -142,7 +142,7 @@ def test_a_word_has_one_script(read: str, told: str) -> None:
         ("один EC или IT хаб города to be or", "один ЕС или IT хаб города to be or"),
         ("to όνομα των ομάδων from A to this", "το όνομα των ομάδων from A to this"),
         ("the pH of 0 is EC", "the pH of 0 is EC"),
-        ("şi cã întrebāri đin cărți și țări", "și că întrebări din cărți și țări"),
+        ("In şi cã întrebāri đin cărți in țări", "În și că întrebări din cărți în țări"),
         ("Châu Äu đã được sī tại đây", "Châu Âu đã được sĩ tại đây"),
         ("дәвид был этим", "дэвид был этим"),
         ("Händel, Straße und Lagerstätten", "Händel, Straße und Lagerstätten"),

@@ -25,10 +25,11 @@ _ALPHABETS = (  # how many letters tell an alphabet, which, those of others it i
     (2, "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ", "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
     (1, "ığöüç", "șȘțǚǔǐị", "şŞtüüii"),
 )
-_PAGES = (  # letters that make 2 % of a page of a language, letters that it lacks, its own instead of them
-    ("ățș", "āảắẫẳẵãđơĐşţŞŢ", "ăăăăăăădoDșțȘȚ"),
-    (_ALPHABETS[1][1], "äÄāĀöÖīïū", "âÂâÂồỒĩĩũ"),
-    ("ыэъ", "әєґ", "эег"),
+_PAGES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+    # letters that make 2 % of a page of a language, letters that it lacks, its own instead of them, as well as words
+    ("ățș", "āảắẫẳẵãđơĐşţŞŢ", "ăăăăăăădoDșțȘȚ", {"in": "în", "In": "În"}),
+    (_ALPHABETS[1][1], "äÄāĀöÖīïū", "âÂâÂồỒĩĩũ", {}),
+    ("ыэъ", "әєґ", "эег", {}),
 )
 _NARROW = frozenset("ățșţğışĞİŞ" + _ALPHABETS[1][1])  # what tells lines with letters close together, and Greek ones
 _DIGIT = dict(zip("oоοıзЗșşбọ", "0001335569", strict=True))
@@ -136,9 +137,9 @@ def settled(words: list[str]) -> list[str]:
     if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
         told = [word.replace('"', "”") for word in told]
     text = "".join(words).lower()
-    for tells, others, own in _PAGES:
+    for tells, others, own, whole in _PAGES:
         if sum(map(text.count, tells)) > 0.02 * len(text):
-            told = [word.translate(str.maketrans(others, own)) for word in told]
+            told = [whole.get(word, word.translate(str.maketrans(others, own))) for word in told]
     script = _most([c for word in words for c in word])
     for i, word in enumerate(words if script else []):
         beside = "".join(words[max(0, i - 1) : i] + words[i + 1 : i + 2])
