@@ -1,13 +1,16 @@
 r"""Training only: the head of the encoder in the box, states of 384 to vectors of 128, and which query tokens count.
 
     python -m retriever.training.box.head --states /tmp/octavo-box-quality --start PCA/projection.safetensors \
-        --qrels ../shared/data/xquad_pages/qrels.tsv --out /tmp/octavo-head
+        --qrels ../shared/data/xquad_pages/qrels.tsv --out FIRST
+    python -m retriever.training.box.head --states ... --qrels ... --start FIRST/projection.safetensors \
+        --pages PAGES --rate 7e-4 --steps 300 --out SECOND
 
 A question finds its page among the 72 of a language: its own, another, or each page in one drawn anew (cross entropy
 over MaxSim); beside that it keeps the order that the full states give (Kullback-Leibler). One matrix for both sides
 starts from the principal axes of `build.py`; a query token's weight is multiplied by exp(state . stress), stress
-starting at zero. Two matrices, and pages of help in fifteen languages as more data, lost on other sets
-(benchmarks/LOG.md).
+starting at zero. With `--pages` every second step is on pages of documents (`hoods`): there the order to be kept is
+that of full states and of BM25 together, and cross entropy counts for little, as what is asked is made up. Two
+matrices, and pages of help in fifteen languages as more data, lost on other sets (benchmarks/LOG.md).
 
 The states are written by `encoded` in benchmarks/box_quality.py. 250 steps take three to five minutes on one core; a
 killed run goes on from its last 50th step. Writes OUT/projection.safetensors. The same seed on the same machine and
@@ -20,31 +23,23 @@ import argparse
 import logging
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
+from retriever.training.box.batch import Batch
+from retriever.training.box.hoods import Hoods
 from retriever.training.box.pools import LANGUAGES, Pool, load, relevant
 
 STEPS, WARM, BATCH, SEED = 250, 30, 48, 0
-RATE, STRESS_RATE = 1.5e-3, 7.5e-3
+RATE, STRESS = 1.5e-3, 5.0  # of the matrix; times as much for what query tokens weigh
 SHARPNESS, TEACHER = 60.0, 100.0  # what mean similarities are multiplied by: at the start, learned; of the states
+WORDS, ANSWER = 0.4, 0.3  # on pages of documents: weight of BM25 in the order to be kept; of cross entropy
 OWN, MIXED = 0.35, 0.3  # share of the batches asked in the pages' language; of pages in all languages
 
 log = logging.getLogger(__name__)
-
-
-class Batch(NamedTuple):
-    """states (t, 384) of the questions' tokens and `of` (t,), whose they are; asks (q,); pages (n, 384) and `lens`."""
-
-    states: torch.Tensor
-    of: torch.Tensor
-    asks: torch.Tensor
-    pages: torch.Tensor
-    lens: list[int]
 
 
 class Head(torch.nn.Module):
@@ -56,8 +51,9 @@ class Head(torch.nn.Module):
         self.stress = torch.nn.Parameter(torch.zeros(len(axes)))
         self.sharpness = torch.nn.Parameter(torch.tensor(math.log(SHARPNESS)))
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Cross entropy of the pages asked for, and divergence from the order by full states."""
+    def loss(self, batch: Batch, words: torch.Tensor | None = None) -> torch.Tensor:
+        """Cross entropy of the pages asked for, and divergence from the order by full states, or by them and `words`
+        (q, pages), what BM25 says of pages of documents."""
         norms = batch.states.norm(dim=1, keepdim=True)
         weights = norms * torch.exp(batch.states / norms @ self.stress[:, None])
         count = len(batch.asks)
@@ -67,9 +63,13 @@ class Head(torch.nn.Module):
         with torch.no_grad():
             own = (batch.states / norms * weights) @ batch.pages.T
             best = torch.stack([part.amax(1) for part in own.split(batch.lens, 1)], 1)
-            wanted = F.softmax(_summed(best, batch) * TEACHER, 1)
+            order = _summed(best, batch) * TEACHER
+            if words is not None:
+                spread = (words - words.mean(1, keepdim=True)) / words.std(1, keepdim=True).clamp_min(1e-6)
+                order = (1 - WORDS) * order + WORDS * 2.5 * spread
+            wanted = F.softmax(order, 1)
         kept = F.kl_div(F.log_softmax(scores, 1), wanted, reduction="batchmean")
-        return F.cross_entropy(scores, batch.asks) + kept
+        return F.cross_entropy(scores, batch.asks) * (1 if words is None else ANSWER) + kept
 
     def _maxsim(self, queries: torch.Tensor, batch: Batch) -> torch.Tensor:
         """(q, pages): gradients run through the winning tokens alone."""
@@ -105,12 +105,16 @@ def drawn(pools: list[Pool], step: int, seed: int) -> Batch:
     return Batch(torch.cat(questions).float(), of, asks, torch.cat(pages).float(), [len(page) for page in pages])
 
 
-def train(pools: list[Pool], axes: np.ndarray, out: Path, steps: int, seed: int) -> Head:
-    """The head after `steps`, its state kept in `out` every 50."""
-    head, kept = Head(axes), out / "state.pt"
+def train(
+    pools: list[Pool], start: dict[str, np.ndarray], hoods: Hoods | None, out: Path, steps: int, rate: float, seed: int
+) -> Head:
+    """The head after `steps` from `start` (projection, and stress if it has one), its state kept in `out` every 50."""
+    head, kept = Head(start["projection"]), out / "state.pt"
+    if "stress" in start:
+        head.stress.data = torch.from_numpy(start["stress"].copy())
     groups = [
-        {"params": [head.projection], "lr": RATE},
-        {"params": [head.stress], "lr": STRESS_RATE},
+        {"params": [head.projection], "lr": rate},
+        {"params": [head.stress], "lr": rate * STRESS},
         {"params": [head.sharpness], "lr": 1e-2},
     ]
     optimiser, first = torch.optim.Adam(groups, betas=(0.9, 0.98)), 0
@@ -122,9 +126,12 @@ def train(pools: list[Pool], axes: np.ndarray, out: Path, steps: int, seed: int)
     losses = []
     for step in range(first, steps):
         pace = min(1, step / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group, rate in zip(optimiser.param_groups, (RATE, STRESS_RATE), strict=False):
-            group["lr"] = rate * pace
-        loss = head.loss(drawn(pools, step, seed))
+        for group, times in zip(optimiser.param_groups, (1.0, STRESS), strict=False):
+            group["lr"] = rate * times * pace
+        if hoods is not None and step % 2:
+            loss = head.loss(*hoods.drawn(step, seed))
+        else:
+            loss = head.loss(drawn(pools, step, seed))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -142,10 +149,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=Path, required=True, help="folder with *_xquad_pages.LANGUAGE.npz")
     parser.add_argument("--qrels", type=Path, required=True)
-    parser.add_argument("--start", type=Path, required=True, help="projection.safetensors of build.py")
+    parser.add_argument("--start", type=Path, required=True, help="projection.safetensors of build.py or of a run")
+    parser.add_argument("--pages", type=Path, help="folder that retriever.training.box.pages wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--encoder", default="*", help="digest that the names of the states begin with")
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -153,9 +162,9 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     asked = relevant(given.qrels)
     files = [next(given.states.glob(f"{given.encoder}_xquad_pages.{language}.npz")) for language in LANGUAGES]
-    head = train(
-        [load(file, asked) for file in files], load_file(given.start)["projection"], given.out, given.steps, given.seed
-    )
+    pools, start = [load(file, asked) for file in files], load_file(given.start)
+    hoods = Hoods(given.pages, start["projection"]) if given.pages else None
+    head = train(pools, start, hoods, given.out, given.steps, given.rate, given.seed)
     tensors = {"projection": head.projection.detach().numpy(), "stress": head.stress.detach().numpy()}
     save_file(tensors, given.out / "projection.safetensors")
 
