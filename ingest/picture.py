@@ -59,8 +59,6 @@ class Picture:
         with _Failures("the image cannot be read"):
             self._image: Image.Image | None = self._read()
             self.pages = _frames(self._image) if kind == "tiff" else 1
-        if self.pages < 1:
-            raise Failed("empty", "the image has no frames")
 
     def draw(self, number: int, dpi: float, caps: Caps) -> Drawing:
         with _Failures("the image cannot be decoded"):

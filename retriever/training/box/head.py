@@ -29,9 +29,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
-from retriever.training.box.batch import Batch
 from retriever.training.box.hoods import Hoods
-from retriever.training.box.pools import LANGUAGES, Pool, load, relevant
+from retriever.training.box.pools import LANGUAGES, Batch, Pool, load, relevant
 
 STEPS, WARM, BATCH, SEED = 250, 30, 48, 0
 RATE, STRESS = 1.5e-3, 5.0  # of the matrix; times as much for what query tokens weigh

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retriever.training.box.batch import Batch
+from retriever.training.box.pools import Batch, parts
 
 NEAR, PAGES, QUESTIONS = 24, 40, 40  # pages of the same document at most; pages and questions of a batch
 READ = 0.7  # share of the pages read from a picture that are given as read
@@ -86,4 +86,4 @@ def _numbered(folder: Path, name: str) -> list[Path]:
 
 def _parts(path: Path) -> list[torch.Tensor]:
     with np.load(path) as stored:
-        return list(torch.split(torch.from_numpy(stored["states"]), stored["lens"].tolist()))
+        return parts(stored["states"], stored["lens"])

@@ -26,14 +26,25 @@ class Pool(NamedTuple):
     asks: torch.Tensor
 
 
+class Batch(NamedTuple):
+    """What one step sees. states (t, 384) of the questions' tokens and `of` (t,), whose they are; asks (q,); pages
+    (n, 384) and `lens`."""
+
+    states: torch.Tensor
+    of: torch.Tensor
+    asks: torch.Tensor
+    pages: torch.Tensor
+    lens: list[int]
+
+
 def load(path: Path, asked: dict[str, int]) -> Pool:
     """The first HALF pages of a file of states, and their questions. asked: question id -> page number, from 0."""
     with np.load(path) as stored:
-        parts = {name: stored[name] for name in stored.files}
-    numbers = np.array([int(name.rsplit("#", 1)[1]) for name in parts["names"]])
-    pages = _parts(parts["pages"], parts["lens"])
-    questions = _parts(parts["q"], parts["qlens"])
-    asks = np.array([asked[str(i)] for i in parts["qids"]])
+        held = {name: stored[name] for name in stored.files}
+    numbers = np.array([int(name.rsplit("#", 1)[1]) for name in held["names"]])
+    pages = parts(held["pages"], held["lens"])
+    questions = parts(held["q"], held["qlens"])
+    asks = np.array([asked[str(i)] for i in held["qids"]])
     kept = np.flatnonzero(asks < HALF)
     chosen = [pages[k] for k in np.argsort(numbers) if numbers[k] < HALF]
     return Pool(chosen, [questions[k] for k in kept], torch.from_numpy(asks[kept]))
@@ -45,5 +56,6 @@ def relevant(qrels: Path) -> dict[str, int]:
     return {query: int(page.rsplit("#", 1)[1]) for query, page, _ in rows}
 
 
-def _parts(values: np.ndarray, lengths: np.ndarray) -> list[torch.Tensor]:
+def parts(values: np.ndarray, lengths: np.ndarray) -> list[torch.Tensor]:
+    """`values` (t, d) cut into pieces of those lengths."""
     return list(torch.split(torch.from_numpy(values), lengths.tolist()))
