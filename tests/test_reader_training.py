@@ -31,10 +31,6 @@ def test_each_new_class_is_of_one_kind() -> None:
     assert [new[i] for i in groups["marked"]] == list(classes.MARKED)
 
 
-def test_japanese_does_without_some_chinese_characters() -> None:
-    assert [classes.japanese(c) for c in "獣増獸靈别壳aあ가"] == [2, 2, 1, 1, 0, 0, 2, 2, 2]
-
-
 @pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("msgfmt")), reason="needs dpkg-deb and gettext")
 def test_messages_of_a_package_are_read(tmp_path: Path) -> None:
     (tmp_path / "a" / "DEBIAN").mkdir(parents=True)

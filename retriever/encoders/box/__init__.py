@@ -10,7 +10,6 @@ It does not see pictures: a photograph without words gives no tokens. What the r
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ PASSAGE, QUERY = "passage:", "query:"
 PREPROCESSING = 2
 MOST_TOKENS = 4096
 LEAST_WEIGHT = 3.0
-JUDGED, UNKNOWN = 300, 12.0  # words of a layer that are judged; nats of a character that no piece has
+JUDGED = 300  # words of a layer that are judged
 LEAST_LETTERS = 4  # of what is read beside a layer: less is icons and rules
 FILES = (
     "states.onnx",
@@ -83,11 +82,7 @@ class BoxEncoder(MultiVector):
     @cached_property
     def _opened(self) -> Reader:
         files = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "characters.json")]
-        return Reader(files[0], files[1], files[2], self._threads)
-
-    @cached_property
-    def _letters(self) -> frozenset[str]:
-        return frozenset(json.loads(self._weights.read("characters.json")))
+        return Reader(files[0], files[1], files[2], self._threads, self._pieces.nats)
 
     @property
     def reader(self) -> Reader:
@@ -145,16 +140,13 @@ class BoxEncoder(MultiVector):
         """Whether the words are likely ones, by the probabilities of their pieces; Chinese and Japanese never are, as
         one of their characters says as much as a short word."""
         texts = words.texts[:JUDGED]
-        pieces = [piece for text in texts for piece in self._pieces.word(text)]
-        scores = self._pieces.scores
-        nats = sum(UNKNOWN * len(piece.text) if piece.id == UNK else -scores[piece.id] for piece in pieces)
-        return bool(nats <= layer.UNLIKELY * sum(map(len, texts)))
+        return sum(map(self._pieces.nats, texts)) <= layer.UNLIKELY * sum(map(len, texts))
 
     def _agree(self, page: Page) -> bool:
         """Whether a line of the layer says what is read at its place, or none of some can be read."""
         doubted = False
         for text, box in layer.samples(page.words):
-            if layer.known(text, self._letters) and (read := self.reader.words(page.image, box[None]).text):
+            if layer.known(text, self.reader.characters) and (read := self.reader.words(page.image, box[None]).text):
                 if layer.agree(text, read):
                     return True
                 doubted = True

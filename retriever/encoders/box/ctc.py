@@ -1,20 +1,22 @@
 """From the classes that the recogniser gives a line's time steps to words with their places along the line.
 
-Greedy CTC; then one letter that came out as two is one again, and spaces that were missed are put where the picture
-has a gap between strokes as wide as at the other spaces. It does not know any language.
+Greedy CTC; then one letter that came out as two is one again, letters in doubt are what makes the likelier word
+(`likely`), and spaces that were missed are put where the picture has a gap between strokes as wide as at the other
+spaces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from retriever.encoders.box.scripts import consistent, shape
+from retriever.encoders.box.likely import likelier
+from retriever.encoders.box.scripts import WIDE, consistent, shape
 
 STRIDE = 8
-WIDE = "\u2e80"  # characters from here on are as wide as two
+_SURE, _FAR = 0.999, -6.0  # of a character that is not doubted; the logarithm of the likelihood beside the best
 _SPACE = 12.0
 _DOUBLED = (
     {"'", "’"},
@@ -41,7 +43,18 @@ class Read(NamedTuple):
     centres: Sequence[float] = ()
 
 
-def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndarray) -> Read:
+class Doubts(NamedTuple):
+    """What else was likely at the steps of a line: classes (s, m) and their logits (s, m), the chosen one's too; nats:
+    of a word, minus its log-probability."""
+
+    classes: np.ndarray
+    logits: np.ndarray
+    nats: Callable[[str], float]
+
+
+def ctc(
+    best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndarray, doubts: Doubts | None = None
+) -> Read:
     """The line of the likeliest of `characters` at each step, `best` (s,), 0 blank, with probabilities `sure` (s,).
 
     gaps: those of the picture, see `gaps`. A character reaches half way to the next; words are placed as fractions of
@@ -55,6 +68,8 @@ def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndar
     kept = _once([characters[k] for k in best[first]], first, end, sure)
     first, end = first[kept], end[kept]
     text = consistent([characters[k] for k in best[first]])
+    if doubts:
+        text = likelier(text, _others(best, sure, first, end, characters, doubts), doubts.nats)
     centre = (first + end) / 2
     half = _median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
     if max(text) >= WIDE and " " in text:
@@ -75,6 +90,25 @@ def ctc(best: np.ndarray, sure: np.ndarray, characters: list[str], gaps: np.ndar
     units = sum(1 + (c >= WIDE) for c in text)
     advance = float(end[-1] - first[0] + 1) / units
     return Read("".join(text), float(sure[first].mean()), words, advance, (centre / len(best)).tolist())
+
+
+def _others(
+    best: np.ndarray, sure: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
+) -> list[dict[str, float]]:
+    """What each character of the line could be instead, with the logarithm of its likelihood beside the character's,
+    by the step that says most for it; nothing for those that are sure."""
+    found: list[dict[str, float]] = []
+    for start, stop in zip(first.tolist(), end.tolist(), strict=True):
+        other: dict[str, float] = {}
+        if sure[start:stop].max() < _SURE:
+            classes, logits = doubts.classes[start:stop], doubts.logits[start:stop]
+            own = np.where(classes == best[start], logits, -np.inf).max(1, keepdims=True)
+            less = np.where(classes == 0, -np.inf, logits - np.where(np.isfinite(own), own, np.inf))
+            for step, place in np.argwhere(less > _FAR):
+                character = characters[classes[step, place]]
+                other[character] = max(other.get(character, _FAR), min(0.0, float(less[step, place])))
+        found.append(other)
+    return found
 
 
 def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray) -> np.ndarray:

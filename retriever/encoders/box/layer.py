@@ -19,9 +19,7 @@ from PIL import Image
 from ingest.page import Words
 
 REAL = 0.8
-UNLIKELY = (
-    4.8  # nats a character: 4.4 at most on pages of seven Latin and Greek sets, 5.6 and more with letters shifted
-)
+UNLIKELY = 4.8  # nats a character: 4.4 at most on pages of seven sets, 5.6 and more with letters shifted
 AGREES = 0.5
 LOOSE = 0.05  # share of ink beside the words: .03 at most on pages of text
 COVERED = 0.5

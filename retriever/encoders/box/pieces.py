@@ -21,6 +21,7 @@ SPECIALS = 4
 _LONGEST = 16
 _LONGEST_WORD = 16_384
 _UNK_PENALTY = 10.0
+UNKNOWN = 12.0  # nats of a character that no piece has
 _REMEMBERED = 200_000
 _LOOSE = re.compile("[\u0300-\u036f\u1100-\u11ff\u3099\u309a]")
 UNSPACED = re.compile(
@@ -72,6 +73,11 @@ class Pieces:
             text = unicodedata.normalize("NFC", text)
         return text if text.isascii() and text.isprintable() else text.translate(self._normal)
 
+    def nats(self, word: str) -> float:
+        """Minus the log-probability of a word by its pieces; UNKNOWN a character of which no piece has one."""
+        pieces = self._known.get(word) or self._pieces(word)
+        return sum(UNKNOWN * len(piece.text) if piece.id == UNK else -self._log[piece.id] for piece in pieces)
+
     def word(self, word: str) -> tuple[Piece, ...]:
         """The pieces of one word; none for a word of control characters, several runs where a space comes to be.
 
@@ -79,19 +85,22 @@ class Pieces:
         """
         pieces = self._known.get(word)
         if pieces is None:
-            runs = self.normal(word[:_LONGEST_WORD]).split(" ")
-            length = max(1, sum(map(len, runs)))
-            found: list[Piece] = []
-            done = 0
-            for run in filter(None, runs):
-                found += self._segment(run, done, length)
-                done += len(run)
-            pieces = tuple(found)
+            pieces = self._pieces(word)
             if len(word) <= _LONGEST * 4:
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()
                 self._known[word] = pieces
         return pieces
+
+    def _pieces(self, word: str) -> tuple[Piece, ...]:
+        runs = self.normal(word[:_LONGEST_WORD]).split(" ")
+        length = max(1, sum(map(len, runs)))
+        found: list[Piece] = []
+        done = 0
+        for run in filter(None, runs):
+            found += self._segment(run, done, length)
+            done += len(run)
+        return tuple(found)
 
     def _segment(self, run: str, done: int, length: int) -> list[Piece]:
         """Viterbi (Kudo 2018, section 3.2) over MARK + run, ties to the longer first piece as in `tokenizers`."""

@@ -13,6 +13,7 @@ scripts, handwriting or curved lines.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from PIL import Image
 
 from ingest.page import Words
 from retriever.encoders.box.components import components
-from retriever.encoders.box.ctc import Read, ctc, gaps
+from retriever.encoders.box.ctc import Doubts, Read, ctc, gaps
 from retriever.encoders.box.order import reading_order
 from retriever.encoders.box.scripts import mixed, narrow, settled
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
@@ -88,15 +89,19 @@ Wide = tuple[Read, float]  # a line read, and the width that would have been rig
 
 
 class Reader:
-    """Detection and recognition sessions. characters: the classes after blank."""
+    """Detection and recognition sessions. characters: the letters that can be read."""
 
-    def __init__(self, detector: bytes, recogniser: bytes, characters: bytes, threads: int) -> None:
+    def __init__(
+        self, detector: bytes, recogniser: bytes, characters: bytes, threads: int, nats: Callable[[str], float]
+    ) -> None:
+        """characters: JSON, the classes after blank; nats: of a word, minus its log-probability."""
         self._detector = session(detector, threads)
         self._recogniser = session(recogniser, 1)
         self._characters = ["", *json.loads(characters)]
         places: dict[str, int] = {}
         self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
-        self._threads = threads
+        self.characters = frozenset(self._characters[1:])
+        self._threads, self._nats = threads, nats
 
     def lines(self, image: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) float32 of the lines of text in `image` (H, W, 3) uint8, fractions of the page."""
@@ -214,8 +219,9 @@ class Reader:
         line = np.asarray(Image.fromarray(one).resize((width, _HEIGHT), Image.Resampling.BICUBIC))
         x = np.empty((1, 3, _HEIGHT, width), np.float32)
         x[0] = (line[None] if grey else line.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
-        best, sure = self._recogniser.run(None, {"x": x})
-        return ctc(self._first[best], sure, self._characters, gaps(line if grey else line[:, :, 1]))
+        best, sure, others, logits = self._recogniser.run(None, {"x": x})
+        doubts = Doubts(self._first[others], logits, self._nats)
+        return ctc(self._first[best], sure, self._characters, gaps(line if grey else line[:, :, 1]), doubts)
 
 
 def _guess(height: int) -> float:

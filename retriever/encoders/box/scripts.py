@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from functools import cache
 
+WIDE = "\u2e80"  # characters from here on are as wide as two
 _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "AАΑ BВΒ CС_ EЕΕ HНΗ IІΙ KКΚ MМΜ N_Ν OОΟ PРΡ TТΤ XХΧ YУΥ Z_Ζ JЈ_ SЅ_ _ГΓ _ПΠ _ФΦ _ЛΛ "
     "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό í_ί ïїϊ"
@@ -41,6 +42,14 @@ _BEFORE_VOWEL = "ふてでうゔウヴクグシジスズチツテデトドフホ
 _FLAT = dict(zip("ヘベペリ", "へべぺり", strict=True))  # of the same shape in katakana and hiragana
 
 
+def japanese(character: str) -> int:
+    """0 for a Chinese character that JIS X 0208 lacks, 1 for one of its second level, 2 for all others."""
+    if not "\u3400" <= character <= "\u9fff":
+        return 2
+    code = character.encode("euc_jp", "replace")
+    return 0 if len(code) != 2 else 2 if code[0] - 160 <= 47 else 1
+
+
 @cache
 def shape(character: str) -> str:
     """What a letter looks like without its marks, the same for letters of one shape in three scripts."""
@@ -50,7 +59,7 @@ def shape(character: str) -> str:
 
 
 @cache
-def _script(character: str) -> int | None:
+def script_of(character: str) -> int | None:
     """0 Latin, 1 Cyrillic, 2 Greek, None for any other character."""
     code = ord(character)
     if 0x400 <= code < 0x530:
@@ -63,20 +72,20 @@ def _script(character: str) -> int | None:
 
 def _most(characters: list[str]) -> int | None:
     """The script of most of the letters: of those without likeness, where there are such."""
-    found = [(script, c in _LIKE) for c in characters if (script := _script(c)) is not None]
+    found = [(script, c in _LIKE) for c in characters if (script := script_of(c)) is not None]
     own = Counter(script for script, like in found if not like) or Counter(script for script, _ in found)
     return own.most_common(1)[0][0] if own else None
 
 
 def mixed(text: str) -> bool:
     """Whether `text` has letters of more than one of Latin, Cyrillic, Greek."""
-    return len({_script(c) for c in text} - {None}) > 1
+    return len({script_of(c) for c in text} - {None}) > 1
 
 
 def consistent(text: list[str]) -> list[str]:
     """The characters of a line, each word in one script."""
     found = set(text)
-    scripts = {_script(c) for c in found} - {None}
+    scripts = {script_of(c) for c in found} - {None}
     line = _most(text) if len(scripts) > 1 else next(iter(scripts), None)
     text = _kana(text) if any("\u3041" <= c <= "\u30ff" for c in found) else text
     if line is None:
@@ -102,8 +111,8 @@ def consistent(text: list[str]) -> list[str]:
         if "ı" in word and "".join(c for c in word if c != "ı").isupper():
             told[at:stop] = word = ["I" if c == "ı" else c for c in word]
         odd = not {"ѕ", "Ѕ"}.isdisjoint(word)
-        if foreign and (odd or len({_script(c) for c in word} - {None}) > 1 or (line and _alike(word))):
-            own = Counter(_script(c) for c in word if c not in _LIKE or c in "πό").most_common()
+        if foreign and (odd or len({script_of(c) for c in word} - {None}) > 1 or (line and _alike(word))):
+            own = Counter(script_of(c) for c in word if c not in _LIKE or c in "πό").most_common()
             own = [(script, many) for script, many in own if script is not None]
             clear = sum(many for _, many in own) > 1 and (len(own) == 1 or own[0][1] > own[1][1])
             whole = [script for script in (line, 0, 1, 2) if script is not None and _has(script, word)]
@@ -116,8 +125,8 @@ def consistent(text: list[str]) -> list[str]:
 
 def _has(script: int, word: list[str]) -> bool:
     """Whether a script has a likeness of all letters of a word; the Macedonian letter of the shape of "s" is none."""
-    letters = [c for c in word if _script(c) is not None]
-    return all(_LIKE[c][script] not in "_ѕЅ" if c in _LIKE else _script(c) == script for c in letters)
+    letters = [c for c in word if script_of(c) is not None]
+    return all(_LIKE[c][script] not in "_ѕЅ" if c in _LIKE else script_of(c) == script for c in letters)
 
 
 def narrow(text: str) -> bool:
@@ -144,7 +153,7 @@ def settled(words: list[str]) -> list[str]:
     for i, word in enumerate(words if script else []):
         beside = "".join(words[max(0, i - 1) : i] + words[i + 1 : i + 2])
         letters = [c for c in word if c.isalpha()]
-        alone = all(_script(c) != 0 for c in beside) and set(word).isdisjoint("iIjJ")
+        alone = all(script_of(c) != 0 for c in beside) and set(word).isdisjoint("iIjJ")
         if script and alone and 0 < len(letters) < 4 and _has(script, letters):
             told[i] = "".join(_LIKE[c][script] if c in _LIKE else c for c in told[i])
         elif script and word == "0" and not any(c.isdigit() for c in beside):
@@ -158,12 +167,18 @@ def _alike(word: list[str]) -> bool:
     return len(letters) == 1 and letters[0] in _LIKE and (len(word) == 1 or (word[0].isdigit() and "-" in word))
 
 
-def _swaps(text: str) -> dict[str, str]:
-    """The letters that the alphabet of a line in small letters has instead of others."""
+def alphabet(text: str) -> int | None:
+    """Which alphabet a line in small letters is in: 0 Romanian, 1 Vietnamese, 2 Turkish; None if none is clear."""
     counts = [sum(map(text.count, tells)) for _, tells, _, _ in _ALPHABETS]
     most = max(counts)
-    least, _, others, own = _ALPHABETS[counts.index(most)]
-    return dict(zip(others, own, strict=True)) if most >= least and counts.count(most) == 1 else {}
+    which = counts.index(most)
+    return which if most >= _ALPHABETS[which][0] and counts.count(most) == 1 else None
+
+
+def _swaps(text: str) -> dict[str, str]:
+    """The letters that the alphabet of a line in small letters has instead of others."""
+    which = alphabet(text)
+    return {} if which is None else dict(zip(*_ALPHABETS[which][2:], strict=True))
 
 
 def _hiragana(character: str) -> bool:

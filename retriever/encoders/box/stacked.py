@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from retriever.encoders.box.ctc import WIDE, Read
+from retriever.encoders.box.ctc import Read
+from retriever.encoders.box.scripts import WIDE
 
 _SHARE, _LEAST = 0.3, 4
 _NARROW, _BESIDE = 0.72, 1.75  # advances from one figure to the next, from what is before one to what is after it

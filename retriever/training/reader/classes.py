@@ -54,14 +54,6 @@ def groups(new: list[str]) -> dict[str, list[int]]:
     return {**found, "eastern": sorted({*range(again)}.difference(*found.values()))}
 
 
-def japanese(character: str) -> int:
-    """0 for a Chinese character that JIS X 0208 lacks, 1 for one of its second level, 2 for all others."""
-    if not "\u3400" <= character <= "\u9fff":
-        return 2
-    code = character.encode("euc_jp", "replace")
-    return 0 if len(code) != 2 else 2 if code[0] - 160 <= 47 else 1
-
-
 def jamo(character: str) -> tuple[int, int, int]:
     """Which initial (1-19), vowel (1-21), final (1-28) a Hangul syllable has; zeros for any other character."""
     code = ord(character) - 0xAC00

@@ -1,6 +1,7 @@
 """The ONNX file of the recogniser with its second head: what it gives are classes, not probabilities of all of them.
 
-A line (1, 3, 48, w) -> for each of its s time steps the class that is likeliest and how likely it is. The new classes
+A line (1, 3, 48, w) -> for each of its s time steps the class that is likeliest and how likely it is, and the likeliest
+few of each kind with their logits, so that one may be preferred that makes a word (`likely`). The new classes
 are in groups of scripts; each has a say only in a line where its characters beat all old classes clearly, and at a
 share of the steps that the old head reads, so that a line of the old scripts is read by the old head alone. Kana, kanji
 and Hangul, three quarters of the new classes, are not even looked at where the old head is sure of what it reads.
@@ -15,6 +16,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from retriever.encoders.box.scripts import japanese
 from retriever.training.reader import classes
 from retriever.training.reader.features import MAPS, NARROW, cut
 from retriever.training.reader.neck import CONTEXT, WIDTH, Neck, last_layer
@@ -22,6 +24,7 @@ from retriever.training.reader.scout import Scout, near
 
 SURE = 0.95
 SHUT = -1e4
+FEW = 4  # classes of a kind that are told
 KANA = 0.1
 FOREIGN = (-6.0, -2.0, 0.0)  # in a Japanese line, on logits of what JIS X 0208 lacks, its second level, all others
 
@@ -38,6 +41,13 @@ LATIN = Group("latin", 1.0, 0.012)
 VIETNAMESE = Group("marked", 1.0, 0.1)
 CYRILLIC_GREEK = Group("cyrillic", 4.0, 0.15)
 EASTERN = Group("eastern", 4.0, 0.03)
+
+
+class _Few(NamedTuple):
+    """Names of the likeliest FEW logits of a step, the best first, and of their classes: each (u, FEW)."""
+
+    logits: str
+    kinds: str
 
 
 class _Writer:
@@ -68,8 +78,18 @@ class _Writer:
         """Weights and biases of a layer, as Gemm takes them."""
         return [self.half(name, layer.weight.T), self.half(f"{name}.b", layer.bias)]
 
+    def few(self, name: str, logits: str, numbers: str) -> _Few:
+        """The likeliest FEW by `logits` (u, c) of the classes `numbers` (c,)."""
+        self.nodes.append(helper.make_node("TopK", [logits, "few"], [f"{name}.few", f"{name}.which"], axis=1))
+        return _Few(f"{name}.few", self.node("Gather", [numbers, f"{name}.which"], f"{name}.few.class"))
+
+    def first(self, few: _Few) -> tuple[str, str]:
+        """The likeliest of a few: its logit and its class, (u, 1)."""
+        top, kind = (self.node("Gather", [name, "first"], f"{name}.first", axis=1) for name in few)
+        return top, kind
+
     def choice(self, which: str, yes: _Branch, no: _Branch, out: tuple[str, ...]) -> list[str]:
-        """What one of two branches gives: a logit, its class, and at times a sum."""
+        """What one of two branches gives: logits, their classes, and at times a sum."""
         kinds = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT)
         graphs = {}
         for branch, (writer, names) in (("then_branch", yes), ("else_branch", no)):
@@ -92,6 +112,7 @@ def grown(model: bytes, neck: Neck, scout: Scout, known: list[str], characters: 
     count = len(biases)
     to.value("one", np.array([1], np.int64))
     to.value("first", np.array([0], np.int64))
+    to.value("few", np.array([FEW], np.int64))
     _old(to, known, scout)
     flat = _features(to, neck)
     groups = {kind: [i + 2 for i in group] for kind, group in classes.groups(characters).items()}
@@ -101,12 +122,13 @@ def grown(model: bytes, neck: Neck, scout: Scout, known: list[str], characters: 
     to.node("Gemm", [flat, to.half("letters.rows", rows[picked].T), to.half("letters.bias", bias[picked])], "letters")
     sizes = to.value("letters.sizes", np.array([1, 1, *map(len, groups.values())], np.int64))
     to.nodes.append(helper.make_node("Split", ["letters", sizes], ["new.blank", "new.space", *groups], axis=1))
-    tops = {name: _top(to, name, [count + k - 2 for k in group]) for name, group in groups.items()}
-    tops["eastern"] = _unless_sure(to, flat, rows[eastern], bias[eastern], [count + k - 2 for k in eastern])
+    fews = {name: _of_group(to, name, [count + k - 2 for k in group]) for name, group in groups.items()}
+    fews["eastern"] = _unless_sure(to, flat, rows[eastern], bias[eastern], [count + k - 2 for k in eastern])
+    tops = {name: to.first(few) for name, few in fews.items()}
     gates = {group.name: _gate(to, group, tops[group.name][0]) for group in (LATIN, CYRILLIC_GREEK, EASTERN)}
     gates["marked"] = _gate(to, VIETNAMESE, tops["latin"][0])
     to.node("Max", [gates["marked"], gates["cyrillic"], gates["eastern"]], "any")
-    former = _japanese(to, known, sum(c in classes.KANA for c in characters))
+    former = _japanese(to, known, sum(c in classes.KANA for c in characters), tops["eastern"])
     scores, kinds = [former.top], [former.kind]
     for name, (top, number) in tops.items():
         scores.append(to.node("Add", [top, gates[name]], f"{name}.gated"))
@@ -116,10 +138,13 @@ def grown(model: bytes, neck: Neck, scout: Scout, known: list[str], characters: 
         class_of = to.value(f"{name}.number", np.array(new_class, np.int64))
         kinds.append(to.node("Add", ["old.none", class_of], f"{name}.class"))
     _answer(to, scores, kinds, former.total)
+    _others(to, {name: (few, gates[name]) for name, few in fews.items()})
     del parsed.graph.node[:], parsed.graph.output[:]
     parsed.graph.node.extend([*trunk, *to.nodes])
     parsed.graph.output.append(helper.make_tensor_value_info("class", TensorProto.INT64, ["steps"]))
     parsed.graph.output.append(helper.make_tensor_value_info("sure", TensorProto.FLOAT, ["steps"]))
+    parsed.graph.output.append(helper.make_tensor_value_info("others", TensorProto.INT64, ["steps", "many"]))
+    parsed.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["steps", "many"]))
     return bytes(parsed.SerializeToString(deterministic=True))
 
 
@@ -149,10 +174,10 @@ def _old(to: _Writer, known: list[str], scout: Scout) -> None:
     to.node("Div", [to.node("ReduceSum", [sure, "first"], "old.sure.1", keepdims=1), many], "old.sure")
 
 
-def _japanese(to: _Writer, known: list[str], kana: int) -> _Best:
+def _japanese(to: _Writer, known: list[str], kana: int, eastern: tuple[str, str]) -> _Best:
     """The best old classes: where kana, the first `kana` new classes, win at KANA of the steps read, of those at a
     discount that Japanese does without."""
-    top, kind = (f"eastern.best{part}" for part in ("", ".class"))
+    top, kind = eastern
     last = to.value("kana.last", np.array(len(known) + 2 + kana, np.int64))
     more, kana_ = to.node("Greater", [top, "old.best"], "kana.more"), to.node("Less", [kind, last], "kana.is")
     wins = to.node("Cast", [to.node("And", [more, kana_], "kana")], "kana.1", to=TensorProto.FLOAT)
@@ -160,12 +185,12 @@ def _japanese(to: _Writer, known: list[str], kana: int) -> _Best:
     share = to.node("Mul", ["old.many", to.number("kana.share", KANA)], "kana.least")
     to.node("Squeeze", [to.node("Greater", [steps, share], "kana.enough")], "kana.japanese")
     look, keep = _Writer(to.graph), _Writer(to.graph)
-    discount = np.array([FOREIGN[classes.japanese(c)] for c in known], np.float32)
+    discount = np.array([FOREIGN[japanese(c)] for c in known], np.float32)
     far = sorted({*range(len(known) + 2)}.difference(near(known)))
     to.value("kana.discount.h", discount[np.array(far) - 1].astype(np.float16))
     to.node("Cast", ["kana.discount.h"], "kana.discount", to=TensorProto.FLOAT)
     less = look.node("Add", ["old.far.logits", "kana.discount"], "kana.logits")
-    one = _Best("old.near.top", "old.near.kind", "old.near.total")
+    one = _Best("old.near.few.first", "old.near.few.class.first", "old.near.total")
     found = _either(look, "japanese", one, _best(look, "japanese.far", less, "old.far.numbers"))
     kept = _Best(*(keep.node("Identity", [name], f"{name}.kept") for name in ("old.best", "old.class", "old.total")))
     return _Best(*to.choice("kana.japanese", (look, found), (keep, kept), ("read.best", "read.class", "read.total")))
@@ -188,9 +213,7 @@ def _logits(to: _Writer, name: str, flat: str, numbers: list[int]) -> str:
 
 def _best(to: _Writer, name: str, logits: str, numbers: str) -> _Best:
     """The best of `logits` (u, c) of the classes `numbers` (c,)."""
-    top = to.node("ReduceMax", [logits], f"{name}.top", axes=[1], keepdims=1)
-    which = to.node("ArgMax", [logits], f"{name}.which", axis=1, keepdims=1)
-    kind = to.node("Gather", [numbers, which], f"{name}.kind")
+    top, kind = to.first(to.few(name, logits, numbers))
     spread = to.node("Exp", [to.node("Sub", [logits, top], f"{name}.below")], f"{name}.spread")
     return _Best(top, kind, to.node("ReduceSum", [spread, "one"], f"{name}.total", keepdims=1))
 
@@ -231,24 +254,21 @@ def _features(to: _Writer, neck: Neck) -> str:
     return to.node("Transpose", [flat], "new.14", perm=[1, 0])
 
 
-def _top(to: _Writer, part: str, numbers: list[int]) -> tuple[str, str]:
-    """The best of a group's logits `part` at each step and its class."""
-    which = to.node("ArgMax", [part], f"{part}.which", axis=1, keepdims=1)
-    top = to.node("GatherElements", [part, which], f"{part}.top", axis=1)
-    return top, to.node("Gather", [to.value(f"{part}.numbers", np.array(numbers, np.int64)), which], f"{part}.class")
+def _of_group(to: _Writer, part: str, numbers: list[int]) -> _Few:
+    """The likeliest of a group's logits `part` at each step and their classes."""
+    return to.few(part, part, to.value(f"{part}.numbers", np.array(numbers, np.int64)))
 
 
-def _unless_sure(to: _Writer, flat: str, rows: torch.Tensor, bias: torch.Tensor, numbers: list[int]) -> tuple[str, str]:
-    """The best of the eastern classes and their numbers; SHUT where the old head's mean probability is above SURE."""
+def _unless_sure(to: _Writer, flat: str, rows: torch.Tensor, bias: torch.Tensor, numbers: list[int]) -> _Few:
+    """The likeliest eastern classes; where the old head's mean probability is above SURE one, blank, at SHUT."""
     to.node("Greater", ["old.sure", to.number("eastern.sure", SURE)], "eastern.needless")
     to.node("Squeeze", [to.node("Not", ["eastern.needless"], "eastern.needed.0")], "eastern.needed")
     look, none = _Writer(to.graph), _Writer(to.graph)
     weights = [to.half("eastern.rows", rows.T), to.half("eastern.bias", bias)]  # here, so that they are cast only once
     look.node("Gemm", [flat, *weights], "eastern")
-    found = _top(look, "eastern", numbers)
+    found = tuple(_of_group(look, "eastern", numbers))
     shut = tuple(none.node("Identity", [name], f"{name}.kept.0") for name in ("old.never", "old.none"))
-    best, kind = to.choice("eastern.needed", (look, found), (none, shut), ("eastern.best", "eastern.best.class"))
-    return best, kind
+    return _Few(*to.choice("eastern.needed", (look, found), (none, shut), ("eastern.found", "eastern.found.class")))
 
 
 def _gate(to: _Writer, group: Group, top: str) -> str:
@@ -276,3 +296,20 @@ def _answer(to: _Writer, scores: list[str], kinds: list[str], total: str) -> Non
     new = to.node("ReduceSum", ["spread.new.0", "one"], "spread.new", keepdims=1)
     sure = to.node("Reciprocal", [to.node("Add", [old, new], "spread")], "sure.0")
     to.node("Squeeze", [sure, "one"], "sure")
+
+
+def _others(to: _Writer, groups: dict[str, tuple[_Few, str]]) -> None:
+    """The outputs: others (s, m) int64, a few classes of each kind, and logits (s, m), SHUT where they have no say.
+
+    Of the old classes that the scout ruled out none are told. groups: the few of each and its gate.
+    """
+    logits, kinds = ["old.near.few"], ["old.near.few.class"]
+    shape = to.node("Shape", ["old.near.few"], "few.shape")
+    for value, nothing, told in (("old.far.few", "old.never", logits), ("old.far.few.class", "old.none", kinds)):
+        none = to.node("Expand", [nothing, shape], f"{value}.none")
+        told.append(to.node("ScatterND", [none, "old.places", value], f"{value}.all"))
+    for name, (few, gate) in groups.items():
+        logits.append(to.node("Add", [few.logits, gate], f"{name}.few.gated"))
+        kinds.append(few.kinds)
+    to.node("Concat", logits, "logits", axis=1)
+    to.node("Concat", kinds, "others", axis=1)

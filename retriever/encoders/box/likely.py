@@ -1,0 +1,85 @@
+"""Letters that the recogniser is in doubt about, by what makes the likelier word.
+
+The recogniser knows no words; the pieces of the encoder, with their probabilities in text of a hundred languages, tell
+which of the letters it hesitates between is likelier there. Words with figures, which are codes, stay as they are read,
+and so does every letter that it is sure of. As the pieces of all languages are in one list, and those without marks are
+the commonest, a mark that the language of the line has is never taken away, and case changes only to that of the
+letter before. Chinese characters are looked at in Japanese lines alone: in Chinese ones it changed more than it mended.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+
+from retriever.encoders.box.scripts import WIDE, alphabet, japanese, script_of, shape
+
+WEIGHT = 0.4  # of nats of pieces beside those of the recogniser
+LEAST = 0.2  # nats to be gained
+STRANGE = 1.0  # as many more for a Latin letter of another shape
+REACH = 8  # characters each side that are looked at where no spaces are
+_OWN = ("ăâîșț", "àáâãèéêìíòóôõùúýạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹăơưđĩũ", "çğıöşüâîû\u0307")
+"""Letters with marks of the alphabets of `scripts.alphabet`."""
+
+
+def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: Callable[[str], float]) -> list[str]:
+    """The characters of a line, of which some are others where those make likelier words.
+
+    others: for each character, what it could be instead, and the logarithm of how likely beside it, at most 0; nats:
+    of a word, minus its log-probability.
+    """
+    told = list(text)
+    own = alphabet("".join(text).lower())
+    marked = None if own is None else _OWN[own]
+    kana = any("\u3041" <= c <= "\u30ff" for c in text)
+    start = 0
+    for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
+        first, start = start, stop + 1
+        doubted = [i for i in range(first, stop) if others[i] and text[i].isalpha()]
+        wide = max(text[first:stop], default="") >= WIDE
+        if stop - first < 2 or not doubted or (not wide and any(c.isdigit() for c in text[first:stop])):
+            continue
+        for i in doubted * 2:
+            near = (max(first, i - REACH), min(stop, i + REACH + 1)) if wide else (first, stop)
+            before, after = "".join(told[near[0] : i]), "".join(told[i + 1 : near[1]])
+            now, most, best = nats(before + told[i] + after), LEAST, told[i]
+            for other, less in others[i].items():
+                if _could_be(told[i], other, before[-1:], marked, kana):
+                    gained = less + WEIGHT * (now - nats(before + other + after))
+                    if script_of(other) == 0 and shape(other) != shape(told[i]):
+                        gained -= STRANGE
+                    if gained > most:
+                        most, best = gained, other
+            told[i] = best
+    return told
+
+
+def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bool) -> bool:
+    """Whether a letter may become the other. before: the letter before it; marked: those that the line's language has;
+    kana: whether the line has such."""
+    if other == letter or not other.isalpha() or script_of(other) != script_of(letter):
+        return False
+    if script_of(letter) is None:
+        if _hangul(letter) or _hangul(other):
+            return _hangul(letter) and _hangul(other)
+        return kana and japanese(other) == 2
+    if other.isupper() != letter.isupper() and not (before.isalpha() and before.isupper() == other.isupper()):
+        return False
+    if shape(letter) != shape(other):
+        return script_of(letter) != 0 or (letter.isascii() and other.isascii())
+    if script_of(letter) == 2 and other.lower() != letter.lower():
+        return _has_mark(other)
+    if script_of(letter) == 0 and not (letter.isascii() and other.isascii()):
+        plain, to = letter.lower()[0], other.lower()[0]
+        if to.isascii():
+            return plain not in marked if marked is not None else plain >= "\u0180"
+        return to in marked if marked is not None else to < "\u0180"
+    return True
+
+
+def _hangul(character: str) -> bool:
+    return "\uac00" <= character <= "\ud7a3"
+
+
+def _has_mark(character: str) -> bool:
+    return len(unicodedata.normalize("NFD", character)) > 1
