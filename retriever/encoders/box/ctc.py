@@ -70,6 +70,8 @@ def ctc(
     text = consistent([characters[k] for k in best[first]])
     if doubts:
         text = likelier(text, _others(best, sure, first, end, characters, doubts), doubts.nats)
+        kept = np.array([*map(bool, text)])
+        text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2
     half = _median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
     if max(text) >= WIDE and " " in text:
@@ -103,7 +105,11 @@ def _others(
         if sure[start:stop].max() < _SURE:
             classes, logits = doubts.classes[start:stop], doubts.logits[start:stop]
             own = np.where(classes == best[start], logits, -np.inf).max(1, keepdims=True)
-            less = np.where(classes == 0, -np.inf, logits - np.where(np.isfinite(own), own, np.inf))
+            less = logits - np.where(np.isfinite(own), own, np.inf)
+            blank = float(np.where(classes == 0, less, -np.inf).max(1).sum())
+            if blank > _FAR:
+                other[""] = min(0.0, blank)
+            less[classes == 0] = -np.inf
             for step, place in np.argwhere(less > _FAR):
                 character = characters[classes[step, place]]
                 other[character] = max(other.get(character, _FAR), min(0.0, float(less[step, place])))

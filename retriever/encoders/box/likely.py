@@ -16,17 +16,17 @@ from retriever.encoders.box.scripts import WIDE, alphabet, japanese, script_of, 
 
 WEIGHT = 0.4  # of nats of pieces beside those of the recogniser
 LEAST = 0.2  # nats to be gained
-STRANGE = 1.0  # as many more for a Latin letter of another shape
+STRANGE, NONE = 1.0, 2.0  # as many more for a Latin letter of another shape, and for none
 REACH = 8  # characters each side that are looked at where no spaces are
 _OWN = ("ăâîșț", "àáâãèéêìíòóôõùúýạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹăơưđĩũ", "çğıöşüâîû\u0307")
 """Letters with marks of the alphabets of `scripts.alphabet`."""
 
 
 def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: Callable[[str], float]) -> list[str]:
-    """The characters of a line, of which some are others where those make likelier words.
+    """The characters of a line, of which some are others, or none (""), where those make likelier words.
 
-    others: for each character, what it could be instead, and the logarithm of how likely beside it, at most 0; nats:
-    of a word, minus its log-probability.
+    others: for each character, what it could be instead, "" for nothing, and the logarithm of how likely beside it, at
+    most 0; nats: of a word, minus its log-probability.
     """
     told = list(text)
     own = alphabet("".join(text).lower())
@@ -40,14 +40,16 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
         if stop - first < 2 or not doubted or (not wide and any(c.isdigit() for c in text[first:stop])):
             continue
         for i in doubted * 2:
+            if not told[i]:
+                continue
             near = (max(first, i - REACH), min(stop, i + REACH + 1)) if wide else (first, stop)
             before, after = "".join(told[near[0] : i]), "".join(told[i + 1 : near[1]])
             now, most, best = nats(before + told[i] + after), LEAST, told[i]
             for other, less in others[i].items():
                 if _could_be(told[i], other, before[-1:], marked, kana):
                     gained = less + WEIGHT * (now - nats(before + other + after))
-                    if script_of(other) == 0 and shape(other) != shape(told[i]):
-                        gained -= STRANGE
+                    if not other or (script_of(other) == 0 and shape(other) != shape(told[i])):
+                        gained -= STRANGE if other else NONE
                     if gained > most:
                         most, best = gained, other
             told[i] = best
@@ -57,6 +59,8 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
 def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bool) -> bool:
     """Whether a letter may become the other. before: the letter before it; marked: those that the line's language has;
     kana: whether the line has such."""
+    if not other:
+        return script_of(letter) is not None
     if other == letter or not other.isalpha() or script_of(other) != script_of(letter):
         return False
     if script_of(letter) is None:
