@@ -69,6 +69,8 @@ def test_a_letter_that_came_twice_is_read_once(pieces: Pieces) -> None:
     line = "khu rừìng rậm"
     told = likelier(line, [{"": -0.5} if i == 6 else {} for i in range(len(line))], pieces.nats)
     assert told[6] == "" and "".join(told) == "khu rừng rậm"
+    for line in ("Ҥ", "xq", "ўқҥ"):  # a word of which all letters are in doubt keeps three
+        assert len("".join(likelier(line, [{"": 0.0}] * len(line), pieces.nats))) == len(line)
 
 
 def test_nats_are_of_the_best_pieces_and_no_piece_is_unlikely(pieces: Pieces) -> None:

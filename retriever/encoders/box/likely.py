@@ -46,7 +46,7 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
             before, after = "".join(told[near[0] : i]), "".join(told[i + 1 : near[1]])
             now, most, best = nats(before + told[i] + after), LEAST, told[i]
             for other, less in others[i].items():
-                if _could_be(told[i], other, before[-1:], marked, kana):
+                if (other or len(before + after) > 2) and _could_be(told[i], other, before[-1:], marked, kana):
                     gained = less + WEIGHT * (now - nats(before + other + after))
                     if not other or (script_of(other) == 0 and shape(other) != shape(told[i])):
                         gained -= STRANGE if other else NONE
