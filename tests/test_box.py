@@ -17,7 +17,7 @@ from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, PASSAGE, QUERY, Bo
 from retriever.encoders.box.build_rows import coarse
 from retriever.encoders.box.passages import LEVELS, given, initialisers
 from retriever.encoders.box.pieces import Piece
-from retriever.encoders.box.states import Table, dequantise, dequantise_coarse, spans
+from retriever.encoders.box.states import OVERLAP, WINDOW, Table, dequantise, dequantise_coarse, spans
 from retriever.encoders.box.weights import FOLDER, WeightsError
 
 DATA = Path(__file__).parent / "data"
@@ -152,12 +152,22 @@ def test_pieces_of_unspaced_scripts_lie_along_their_run() -> None:
 
 
 def test_windows_cover_all_pieces_with_overlap() -> None:
-    assert spans(1) == [(0, 1)] and spans(500) == [(0, 500)]
-    for n in (501, 505, 900, 901, 1999, 4096):
+    assert spans(1) == [(0, 1)] and spans(WINDOW) == [(0, WINDOW)]
+    for n in (WINDOW + 1, WINDOW + 5, 900, 901, 1999, 4096):
         windows = spans(n)
         assert windows[0][0] == 0 and windows[-1][1] == n
-        assert max(end - start for start, end in windows) <= 500
-        assert min(a[1] - b[0] for a, b in zip(windows, windows[1:], strict=False)) >= 99
+        assert max(end - start for start, end in windows) <= WINDOW
+        assert min(a[1] - b[0] for a, b in zip(windows, windows[1:], strict=False)) >= OVERLAP - 1
+
+
+def test_a_page_is_read_in_windows_and_a_query_in_one(encoder: BoxEncoder) -> None:
+    text = " ".join(f"word{k} stands here" for k in range(60))
+    alone, before = encoder.states(text), encoder.states("Annual report of the harbour. " * 40 + text)
+    likeness = (alone[-20:] * before[-20:]).sum(1) / np.linalg.norm(alone[-20:], axis=1)
+    assert (likeness / np.linalg.norm(before[-20:], axis=1)).min() > 0.9  # far words are not seen, near ones are alike
+    (long,), (other,) = encoder.encode_queries([text]), encoder.encode_queries([text[: -len("here")] + "there"])
+    assert len(long) == len(other) > WINDOW
+    assert not np.array_equal(long[:20], other[:20])  # its first words know its last
 
 
 def test_rows_are_dequantised_as_the_format_says() -> None:

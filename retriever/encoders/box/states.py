@@ -19,8 +19,7 @@ from retriever.encoders.box.pieces import BOS, EOS
 
 WIDTH = 384
 POSITIONS = 512
-WINDOW = 500
-OVERLAP = 100
+WINDOW, OVERLAP = 128, 32  # pieces of a page read together: longer ones find less (benchmarks/LOG.md)
 LEVELS = np.array([-1.51, -0.4528, 0.4528, 1.51], np.float32)
 """Of 2-bit codes: the best four for a normal distribution (Max 1960), which the values of a row follow."""
 
@@ -100,7 +99,7 @@ class States:
         graph = self._passages()
         return session(graph, self._threads, given(self._model, graph))
 
-    def of(self, prompt: list[int], ids: np.ndarray, fast: bool = False) -> np.ndarray:
+    def of(self, prompt: list[int], ids: np.ndarray, fast: bool = False, window: int = WINDOW) -> np.ndarray:
         """States (n, 384) of the pieces `ids` (n,), read after `prompt` in windows; prompt and specials dropped.
 
         Where windows overlap each piece is taken from the one in which it stands furthest from an edge. fast: in twice
@@ -108,7 +107,7 @@ class States:
         """
         running = self._fast if fast else self._exact
         states = np.empty((len(ids), WIDTH), np.float32)
-        windows = spans(len(ids))
+        windows = spans(len(ids), window)
         taken = 0
         for k, (start, end) in enumerate(windows):
             row = self._table.rows(np.concatenate([[BOS], prompt, ids[start:end], [EOS]]).astype(np.int64))
