@@ -89,17 +89,17 @@ def test_a_line_takes_what_its_steps_say(pieces: Pieces) -> None:
     logits = np.tile(np.array([5.0, -20.0], np.float32), (len(best), 1))
     place = 2 * 5
     none = np.zeros((0, 2), int)
-    logits[place, 1] = 4.0
+    logits[place, 1] = -1.5
     assert ctc(best, sure, characters, none, Doubts(classes, logits, pieces.nats)).text == "extermal"  # it is sure
-    sure[place] = 0.6
+    logits[place, 1] = 4.0
     told = ctc(best, sure, characters, none, Doubts(classes, logits, pieces.nats))
     assert told.text == "external" and [word for word, _, _ in told.words] == ["external"]
     assert ctc(best, sure, characters, none).text == "extermal"
     twice = np.array([characters.index(c) if c else 0 for d in "externnal" for c in (d, "")])
     gone = np.stack([twice, np.zeros_like(twice)], axis=1)
     logits = np.tile(np.array([5.0, -20.0], np.float32), (len(twice), 1))
-    logits[12, 1], sure = 5.0, np.where(np.arange(len(twice)) == 12, 0.5, 0.9995)
-    told = ctc(twice, sure, characters, none, Doubts(gone, logits, pieces.nats))
+    logits[12, 1] = 5.0
+    told = ctc(twice, np.full(len(twice), 0.9995), characters, none, Doubts(gone, logits, pieces.nats))
     assert told.text == "external" and len(told.centres) == 8
 
 

@@ -16,7 +16,7 @@ from retriever.encoders.box.likely import likelier
 from retriever.encoders.box.scripts import WIDE, consistent, shape
 
 STRIDE = 8
-_SURE, _FAR = 0.999, -6.0  # of a character that is not doubted; the logarithm of the likelihood beside the best
+_FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
 _SPACE = 12.0
 _DOUBLED = (
     {"'", "’"},
@@ -69,7 +69,7 @@ def ctc(
     first, end = first[kept], end[kept]
     text = consistent([characters[k] for k in best[first]])
     if doubts:
-        text = likelier(text, _others(best, sure, first, end, characters, doubts), doubts.nats)
+        text = likelier(text, _others(best, first, end, characters, doubts), doubts.nats)
         kept = np.array([*map(bool, text)])
         text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2
@@ -95,25 +95,23 @@ def ctc(
 
 
 def _others(
-    best: np.ndarray, sure: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
+    best: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
 ) -> list[dict[str, float]]:
     """What each character of the line could be instead, with the logarithm of its likelihood beside the character's,
-    by the step that says most for it; nothing for those that are sure."""
-    found: list[dict[str, float]] = []
-    for start, stop in zip(first.tolist(), end.tolist(), strict=True):
-        other: dict[str, float] = {}
-        if sure[start:stop].max() < _SURE:
-            classes, logits = doubts.classes[start:stop], doubts.logits[start:stop]
-            own = np.where(classes == best[start], logits, -np.inf).max(1, keepdims=True)
-            less = logits - np.where(np.isfinite(own), own, np.inf)
-            blank = float(np.where(classes == 0, less, -np.inf).max(1).sum())
-            if blank > _FAR:
-                other[""] = min(0.0, blank)
-            less[classes == 0] = -np.inf
-            for step, place in np.argwhere(less > _FAR):
-                character = characters[classes[step, place]]
-                other[character] = max(other.get(character, _FAR), min(0.0, float(less[step, place])))
-        found.append(other)
+    by the step that says most for it. (`sure` does not tell letters of one kind apart.)"""
+    found: list[dict[str, float]] = [{} for _ in first]
+    classes, own = doubts.classes, doubts.classes == best[:, None]
+    less = np.minimum(doubts.logits - np.where(own, doubts.logits, -np.inf).max(1, keepdims=True), 0)
+    runs = np.full(len(best), -1)
+    for run, (start, stop) in enumerate(zip(first.tolist(), end.tolist(), strict=True)):
+        runs[start:stop] = run
+    none = np.concatenate([[0.0], np.where(classes == 0, less, -99).max(1).cumsum()])
+    for k, gone in enumerate((none[end] - none[first]).tolist()):
+        if gone > _FAR:
+            found[k][""] = gone
+    for step, place in zip(*np.nonzero((less > _FAR) & ~own & (classes != 0) & (runs >= 0)[:, None]), strict=True):
+        other, character = found[runs[step]], characters[classes[step, place]]
+        other[character] = max(other.get(character, _FAR), float(less[step, place]))
     return found
 
 

@@ -44,14 +44,15 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
                 continue
             near = (max(first, i - REACH), min(stop, i + REACH + 1)) if wide else (first, stop)
             before, after = "".join(told[near[0] : i]), "".join(told[i + 1 : near[1]])
-            now, most, best = nats(before + told[i] + after), LEAST, told[i]
-            for other, less in others[i].items():
-                if (other or len(before + after) > 2) and _could_be(told[i], other, before[-1:], marked, kana):
-                    gained = less + WEIGHT * (now - nats(before + other + after))
-                    if not other or (script_of(other) == 0 and shape(other) != shape(told[i])):
-                        gained -= STRANGE if other else NONE
-                    if gained > most:
-                        most, best = gained, other
+            room = len(before + after) > 2
+            could = [o for o in others[i] if (o or room) and _could_be(told[i], o, before[-1:], marked, kana)]
+            now, most, best = nats(before + told[i] + after) if could else 0.0, LEAST, told[i]
+            for other in could:
+                gained = others[i][other] + WEIGHT * (now - nats(before + other + after))
+                if not other or (script_of(other) == 0 and shape(other) != shape(told[i])):
+                    gained -= STRANGE if other else NONE
+                if gained > most:
+                    most, best = gained, other
             told[i] = best
     return told
 

@@ -161,7 +161,11 @@ def _old(to: _Writer, known: list[str], scout: Scout) -> None:
     told = to.node("Gemm", [to.node("Relu", [hidden], "scout.seen"), *to.linear("scout.two", scout.two)], "scout.told")
     doubtful = to.node("Greater", [told, to.number("scout.least", scout.least)], "scout.doubtful")
     places = to.node("NonZero", [to.node("Squeeze", [doubtful, "one"], "scout.flat")], "old.places.0")
-    places = to.node("Transpose", [places], "old.places", perm=[1, 0])
+    places = to.node("Transpose", [places], "old.places.1", perm=[1, 0])
+    origin = to.value(
+        "old.origin", np.array([[0]], np.int64)
+    )  # so that there is one: TopK of none divides by zero in onnxruntime 1.23
+    places = to.node("Concat", [origin, places], "old.places", axis=0)
     logits = _logits(to, "old.far", to.node("GatherND", [flat, places], "old.taken"), far)
     to.node("Mul", [one.kind, "first"], "old.none")
     to.node("Exp", [to.node("Cast", ["old.none"], "old.none.1", to=TensorProto.FLOAT)], "old.ones")
