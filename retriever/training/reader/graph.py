@@ -162,9 +162,8 @@ def _old(to: _Writer, known: list[str], scout: Scout) -> None:
     doubtful = to.node("Greater", [told, to.number("scout.least", scout.least)], "scout.doubtful")
     places = to.node("NonZero", [to.node("Squeeze", [doubtful, "one"], "scout.flat")], "old.places.0")
     places = to.node("Transpose", [places], "old.places.1", perm=[1, 0])
-    origin = to.value(
-        "old.origin", np.array([[0]], np.int64)
-    )  # so that there is one: TopK of none divides by zero in onnxruntime 1.23
+    # step 0 is always one, as TopK of no steps divides by zero in onnxruntime 1.23
+    origin = to.value("old.origin", np.array([[0]], np.int64))
     places = to.node("Concat", [origin, places], "old.places", axis=0)
     logits = _logits(to, "old.far", to.node("GatherND", [flat, places], "old.taken"), far)
     to.node("Mul", [one.kind, "first"], "old.none")
