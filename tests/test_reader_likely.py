@@ -95,6 +95,8 @@ def test_a_line_takes_what_its_steps_say(pieces: Pieces) -> None:
     told = ctc(best, sure, characters, none, Doubts(classes, logits, pieces.nats))
     assert told.text == "external" and [word for word, _, _ in told.words] == ["external"]
     assert ctc(best, sure, characters, none).text == "extermal"
+    untold = np.where(np.arange(len(best))[:, None] == place, characters.index("n"), classes)
+    assert ctc(best, sure, characters, none, Doubts(untold, logits - 40, pieces.nats)).text == "external"
     twice = np.array([characters.index(c) if c else 0 for d in "externnal" for c in (d, "")])
     gone = np.stack([twice, np.zeros_like(twice)], axis=1)
     logits = np.tile(np.array([5.0, -20.0], np.float32), (len(twice), 1))

@@ -98,7 +98,8 @@ def _others(
     best: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
 ) -> list[dict[str, float]]:
     """What each character of the line could be instead, with the logarithm of its likelihood beside the character's,
-    by the step that says most for it. (`sure` does not tell letters of one kind apart.)"""
+    by the step that says most for it. (`sure` does not tell letters of one kind apart.) Where the chosen class is not
+    told, as some that Japanese lines discount, what is told counts as much as it: 0."""
     found: list[dict[str, float]] = [{} for _ in first]
     classes, own = doubts.classes, doubts.classes == best[:, None]
     less = np.minimum(doubts.logits - np.where(own, doubts.logits, -np.inf).max(1, keepdims=True), 0)
