@@ -1,21 +1,21 @@
 """Two lanes, one order: what the page looks like (MaxSim) and what it says (BM25), fused by standardised scores.
 
-Both lanes are scored exactly over the union of their candidates; each is standardised over that union and the two are
-added with the weights below. The text lane weighs less where even its best page has little of the query, as when query
-and pages are of different languages and what they share is accident. The two constants were chosen on five question
-sets, looking at each with those that the others chose, so that hybrid search is not below its better lane; weights
-learned from gaps between scores and from how the lanes rate each other's best page were no better on the set that was
-left out (benchmarks/LOG.md).
+Both lanes are scored exactly over the union of their candidates; each is standardised over the best pages of both, the
+same number in a large index and a small one, however many candidates there are, and the two are added with the weights
+below. The text lane weighs less where even its best page has little of the query, as when query and pages are of
+different languages and what they share is accident. The constants were chosen on five question sets, looking at each
+with those that the others chose, so that hybrid search is not below its better lane; weights learned from gaps between
+scores and from how the lanes rate each other's best page were no better on the set that was left out
+(benchmarks/LOG.md).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from index.native.twin import standardise
-
 TEXT_WEIGHT = 0.45  # of the text lane at most; the visual lane has the rest
 SURE = 0.6  # share of the highest possible BM25 from which the text lane has all its weight
+BEST = 60, 20  # pages of the visual lane, and of the text lane, that both lanes are standardised over
 CONTENTS = 1.0  # standard deviations that a table of contents, which has the words of all sections, stands lower
 
 
@@ -30,5 +30,15 @@ def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float, contents: np.ndar
     lowest = visual[seen].min() if seen.any() else 0.0
     share = float(np.max(text, initial=0.0)) / ceiling if ceiling > 0 else 0.0
     weight = TEXT_WEIGHT * min(1.0, share / SURE) if seen.any() else 1.0
-    lanes = (1 - weight) * standardise(np.where(seen, visual, lowest)) + weight * standardise(text)
+    visual = np.where(seen, visual, lowest)
+    by_text = np.argsort(-text, kind="stable")[: BEST[1]]
+    best = np.union1d(np.argsort(-visual, kind="stable")[: BEST[0]], by_text[text[by_text] > 0])
+    lanes = (1 - weight) * _standardised(visual, best) + weight * _standardised(text, best)
     return lanes - CONTENTS * contents
+
+
+def _standardised(scores: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """(n,) -> (n,) of which those at the places `among` have mean 0 and deviation 1; zeros where these are alike."""
+    some = np.asarray(scores, np.float64)[among]
+    deviation = some.std() if len(some) else 0.0
+    return (scores - some.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))

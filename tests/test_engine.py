@@ -18,7 +18,7 @@ from index.errors import EncoderMismatch, NotAnIndex, OctavoError, QueryError, U
 from index.native.twin import standardise
 from ingest.page import PageTokens
 from retriever import Retriever, load_encoder
-from retriever.hybrid import CONTENTS, SURE, TEXT_WEIGHT, fuse
+from retriever.hybrid import BEST, CONTENTS, SURE, TEXT_WEIGHT, fuse
 
 TEXTS = {
     "harbour": ["ships in the harbour", "cranes lift cargo", "ships and cranes at night", ""],
@@ -289,6 +289,20 @@ def test_fusion_by_hand() -> None:
     assert fuse(np.zeros(0), np.zeros(0), 0.0, np.zeros(0, bool)).shape == (0,)
     nothing_seen = fuse(np.full(3, -np.inf), text, 4000.0, none)
     np.testing.assert_allclose(nothing_seen, high, err_msg="pages without tokens are ranked by their text alone")
+
+
+def test_fused_scores_are_the_same_however_many_worse_pages_there_are() -> None:
+    rng, places = np.random.default_rng(0), np.arange(100)
+    visual, text = rng.uniform(5, 9, 100), np.where(places % 3, 0.0, rng.uniform(2, 9, 100))
+    few = fuse(visual, text, 20.0, np.zeros(100, bool))
+    best = np.union1d(np.argsort(-visual)[: BEST[0]], np.argsort(-text)[: BEST[1]])
+    assert len(best) < 90
+    weight = TEXT_WEIGHT * text.max() / 20 / SURE
+    lanes = [(lane - lane[best].mean()) / lane[best].std() for lane in (visual, text)]
+    np.testing.assert_allclose(few, (1 - weight) * lanes[0] + weight * lanes[1])
+    worse = np.concatenate([visual, rng.uniform(0, 4, 900)]), np.concatenate([text, rng.uniform(0, 1, 900)])
+    many = fuse(*worse, 20.0, np.zeros(1000, bool))
+    np.testing.assert_allclose(many[:100], few)
 
 
 def test_an_export_is_searched_elsewhere(corpus: Path, tmp_path: Path) -> None:
