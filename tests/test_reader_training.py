@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_each_new_class_is_of_one_kind() -> None:
     kinds = {new[i]: kind for kind, group in groups.items() for i in group if kind != "marked"}
     assert [kinds[c] for c in "ửțıжλあ가"] == ["latin", "latin", "latin", "cyrillic", "cyrillic", "eastern", "eastern"]
     assert [new[i] for i in groups["marked"]] == list(classes.MARKED)
+
+
+def test_syllables_are_exchanged_for_such_as_are_read() -> None:
+    chance = random.Random(0)
+    found = {lines._syllable("한", chance) for _ in range(300)}
+    assert found <= set(classes.HANGUL) and {"함", "안", "헌"} & found and len(found) > 20
+    assert lines._syllable("a", chance) == "a"
 
 
 @pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("msgfmt")), reason="needs dpkg-deb and gettext")
@@ -77,10 +85,10 @@ def test_the_second_head_is_restored_from_the_file() -> None:
     net = neck.restored(model, new)
     again = neck.weights_of(graph.grown(model, net, scout.Scout(), KNOWN, new))
     before = neck.weights_of(model)
-    trained = {"join", "context", "mix", "near", "deep", "letters", "eastern"}
+    trained = {"join", "context", "mix", "near", "deep", "strokes", "across", "whole", "letters", "eastern"}
     names = [
         name for name in before if name.split(".")[0] in trained and not name.endswith(("numbers", "sizes", "sure"))
     ]
-    assert len(names) == 14
+    assert len(names) == 20
     for name in names:
         np.testing.assert_allclose(again[name], before[name], atol=2e-3)

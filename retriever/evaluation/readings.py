@@ -19,8 +19,11 @@ from retriever.encoders import box as package
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.layer import blank
 
-_NETS = ("detector.onnx", "recogniser.onnx", "characters.json", "pieces.safetensors")
-_CODE = ("reader", "ctc", "scripts", "likely", "pieces", "order", "skew", "stacked", "components", "layer")
+_NETS = ("detector.onnx", "recogniser.onnx", "characters.json", "pieces.safetensors", "syllables.safetensors")
+_CODE = (
+    *("reader", "ctc", "scripts", "likely", "hangul", "syllables", "pieces"),
+    *("order", "skew", "stacked", "components", "layer"),
+)
 
 
 class Readings:

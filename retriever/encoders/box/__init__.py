@@ -25,6 +25,7 @@ from retriever.encoders.box import layer
 from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.states import POSITIONS, States, Table
+from retriever.encoders.box.syllables import Syllables
 from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.encoders.multivector import MultiVector
 
@@ -42,6 +43,7 @@ FILES = (
     "detector.onnx",
     "recogniser.onnx",
     "characters.json",
+    "syllables.safetensors",
 )
 
 
@@ -82,7 +84,8 @@ class BoxEncoder(MultiVector):
     @cached_property
     def _opened(self) -> Reader:
         files = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "characters.json")]
-        return Reader(files[0], files[1], files[2], self._threads, self._pieces.nats)
+        syllables = Syllables(self._weights.tensors("syllables.safetensors"), self._pieces.nats)
+        return Reader(files[0], files[1], files[2], self._threads, syllables.nats)
 
     @property
     def reader(self) -> Reader:

@@ -92,7 +92,8 @@ def projection(encoder: BoxEncoder, passages: list[str]) -> np.ndarray:
 
 def write_manifest(out: Path) -> None:
     """weights.json: sha256 and bytes of every weight file in `out`."""
-    names = sorted(["states.onnx", "passages.onnx", "pieces.safetensors", "projection.safetensors", *PARTS.values()])
+    tensors = [f"{name}.safetensors" for name in ("pieces", "projection", "syllables")]
+    names = sorted(["states.onnx", "passages.onnx", *tensors, *PARTS.values()])
     files = {}
     for name in names:
         if (out / name).exists():

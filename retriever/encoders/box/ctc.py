@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retriever.encoders.box.hangul import crowded, missing, spaces
 from retriever.encoders.box.likely import likelier
-from retriever.encoders.box.scripts import WIDE, consistent, shape
+from retriever.encoders.box.scripts import WIDE, consistent, hangul, shape
 
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
@@ -67,18 +68,31 @@ def ctc(
         return Read("", 0.0, [], np.inf)
     kept = _once([characters[k] for k in best[first]], first, end, sure)
     first, end = first[kept], end[kept]
-    text = consistent([characters[k] for k in best[first]])
+    text = [characters[k] for k in best[first]]
+    korean = any(map(hangul, text))
+    if korean:
+        if doubts:
+            best, first, end = _filled(text, best, first, end, characters, doubts)
+            text = [characters[k] for k in best[first]]
+        kept = ~crowded(text, (first + end) / 2, sure[first])
+        text, first, end = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept]
+    text = consistent(text)
     if doubts:
         text = likelier(text, _others(best, first, end, characters, doubts), doubts.nats)
         kept = np.array([*map(bool, text)])
         text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2
     half = _median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
-    if max(text) >= WIDE and " " in text:
-        kept = ~_false_spaces(text, centre, 3.5 * half, gaps)
+    missed: list[int] = []
+    if max(text) >= WIDE:
+        kept = ~_false_spaces(text, centre, 3.5 * half)
+        if korean:
+            false, missed = spaces(text, (centre + 0.5) * STRIDE, gaps)
+            kept[false] = False
+            missed = [int(kept[:i].sum()) for i in missed]
         text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]
     edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
-    for i in reversed(missed_spaces(text, (centre + 0.5) * STRIDE, gaps)):
+    for i in sorted({*missed, *missed_spaces(text, (centre + 0.5) * STRIDE, gaps)}, reverse=True):
         text.insert(i, " ")
         edges = np.insert(edges, i, edges[i])
         centre = np.insert(centre, i, edges[i])
@@ -92,6 +106,23 @@ def ctc(
     units = sum(1 + (c >= WIDE) for c in text)
     advance = float(end[-1] - first[0] + 1) / units
     return Read("".join(text), float(sure[first].mean()), words, advance, (centre / len(best)).tolist())
+
+
+def _filled(
+    text: list[str], best: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes of the steps, and those at which characters begin and end, with syllables of Hangul that were
+    missed."""
+    every = np.unique(doubts.classes)
+    korean = np.isin(doubts.classes, [k for k in every.tolist() if hangul(characters[k])])
+    logits = np.where(korean, doubts.logits, -np.inf)
+    none = np.where(doubts.classes == 0, doubts.logits, np.inf).min(1)
+    found = missing(text, first, end, logits.max(1) - none)
+    if not found:
+        return best, first, end
+    best = best.copy()
+    best[found] = doubts.classes[found, logits[found].argmax(1)]
+    return best, np.sort([*first, *found]), np.sort([*end, *(step + 1 for step in found)])
 
 
 def _others(
@@ -135,26 +166,13 @@ def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray)
     return kept
 
 
-def _false_spaces(text: list[str], centre: np.ndarray, least: float, gaps: np.ndarray) -> np.ndarray:
-    """(n,) bool, which characters are spaces that the page has not.
-
-    Those between Chinese characters or kana whose centres are less than `least` steps apart, and those between Hangul
-    with no gap in the picture seven tenths as wide as that of the line's median space.
-    """
+def _false_spaces(text: list[str], centre: np.ndarray, least: float) -> np.ndarray:
+    """(n,) bool, which characters are spaces between Chinese characters or kana whose centres are less than `least`
+    steps apart, which the page has not."""
     false = np.zeros(len(text), bool)
-    hangul = ["\uac00" <= c <= "\ud7a3" for c in text]
-    width = np.zeros(len(text))
     for i in [i for i in range(1, len(text) - 1) if text[i] == " "]:
-        sides = (i - 1, i + 1)
-        if all(text[side] >= WIDE and not hangul[side] for side in sides):
+        if all(text[side] >= WIDE and not hangul(text[side]) for side in (i - 1, i + 1)):
             false[i] = centre[i + 1] - centre[i - 1] < least
-        start, stop = (centre[side] * STRIDE for side in sides)
-        inside = gaps[(gaps[:, 1] > start) & (gaps[:, 0] < stop)]
-        width[i] = max(inside[:, 1] - inside[:, 0], default=0)
-    spaces = np.array([c == " " for c in text])
-    if any(hangul) and spaces.sum() > 2:
-        between = np.array([i > 0 and hangul[i - 1] and hangul[i + 1 : i + 2] == [True] for i in range(len(text))])
-        false |= spaces & between & (width < 0.7 * _median(width[spaces]))
     return false
 
 

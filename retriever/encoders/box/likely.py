@@ -1,10 +1,11 @@
 """Letters that the recogniser is in doubt about, by what makes the likelier word.
 
 The recogniser knows no words; the pieces of the encoder, with their probabilities in text of a hundred languages, tell
-which of the letters it hesitates between is likelier there. Words with figures, which are codes, stay as they are read,
-and so does every letter that it is sure of. As the pieces of all languages are in one list, and those without marks are
-the commonest, a mark that the language of the line has is never taken away, and case changes only to that of the
-letter before. Chinese characters are looked at in Japanese lines alone: in Chinese ones it changed more than it mended.
+which of the letters it hesitates between is likelier there (in Korean `syllables` do). Words with figures, which are
+codes, stay as they are read, and so does every letter that it is sure of. As the pieces of all languages are in one
+list, and those without marks are the commonest, a mark that the language of the line has is never taken away, and case
+changes only to that of the letter before. Chinese characters are looked at in Japanese lines alone: in Chinese ones it
+changed more than it mended.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
-from retriever.encoders.box.scripts import WIDE, alphabet, japanese, script_of, shape
+from retriever.encoders.box.scripts import WIDE, alphabet, hangul, japanese, script_of, shape
 
-WEIGHT = 0.4  # of nats of pieces beside those of the recogniser
+WEIGHT, HANGUL = 0.4, 0.5  # of nats of pieces, and of syllables, beside those of the recogniser
 LEAST = 0.2  # nats to be gained
 STRANGE, NONE = 1.0, 2.0  # as many more for a Latin letter of another shape, and for none
+FOREIGN = 5.0  # nats, in words of Hangul, that what is no Hangul has to be likelier
 REACH = 8  # characters each side that are looked at where no spaces are
 _OWN = ("ăâîșț", "àáâãèéêìíòóôõùúýạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹăơưđĩũ", "çğıöşüâîû\u0307")
 """Letters with marks of the alphabets of `scripts.alphabet`."""
@@ -28,7 +30,12 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
     others: for each character, what it could be instead, "" for nothing, and the logarithm of how likely beside it, at
     most 0; nats: of a word, minus its log-probability.
     """
-    told = list(text)
+    told, others = list(text), list(others)
+    if any(map(hangul, text)):
+        for i, syllable in _hangul_for_others(text, others):
+            told[i], ahead = syllable, others[i][syllable]
+            others[i] = {c: min(0.0, far - ahead) for c, far in others[i].items() if hangul(c)}
+        text = list(told)
     own = alphabet("".join(text).lower())
     marked = None if own is None else _OWN[own]
     kana = any("\u3041" <= c <= "\u30ff" for c in text)
@@ -45,16 +52,30 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
             near = (max(first, i - REACH), min(stop, i + REACH + 1)) if wide else (first, stop)
             before, after = "".join(told[near[0] : i]), "".join(told[i + 1 : near[1]])
             room = len(before + after) > 2
+            weight = HANGUL if hangul(told[i]) else WEIGHT
             could = [o for o in others[i] if (o or room) and _could_be(told[i], o, before[-1:], marked, kana)]
             now, most, best = nats(before + told[i] + after) if could else 0.0, LEAST, told[i]
             for other in could:
-                gained = others[i][other] + WEIGHT * (now - nats(before + other + after))
+                gained = others[i][other] + weight * (now - nats(before + other + after))
                 if not other or (script_of(other) == 0 and shape(other) != shape(told[i])):
                     gained -= STRANGE if other else NONE
                 if gained > most:
                     most, best = gained, other
             told[i] = best
     return told
+
+
+def _hangul_for_others(text: Sequence[str], others: Sequence[Mapping[str, float]]) -> list[tuple[int, str]]:
+    """Which Chinese characters and kana of a line, beside Hangul, are Hangul that is less likely by FOREIGN at most."""
+    found = []
+    for i, c in enumerate(text):
+        beside = [*text[max(0, i - 1) : i], *text[i + 1 : i + 2]]
+        if c >= WIDE and c.isalpha() and not hangul(c) and any(map(hangul, beside)):
+            syllables = [other for other in others[i] if other and hangul(other)]
+            best = max(syllables, key=lambda other: others[i][other], default="")
+            if best and others[i][best] > -FOREIGN:
+                found.append((i, best))
+    return found
 
 
 def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bool) -> bool:
@@ -65,8 +86,8 @@ def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bo
     if other == letter or not other.isalpha() or script_of(other) != script_of(letter):
         return False
     if script_of(letter) is None:
-        if _hangul(letter) or _hangul(other):
-            return _hangul(letter) and _hangul(other)
+        if hangul(letter) or hangul(other):
+            return hangul(letter) and hangul(other)
         return kana and japanese(other) == 2
     if other.isupper() != letter.isupper() and not (before.isalpha() and before.isupper() == other.isupper()):
         return False
@@ -80,10 +101,6 @@ def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bo
             return plain not in marked if marked is not None else plain >= "\u0180"
         return to in marked if marked is not None else to < "\u0180"
     return True
-
-
-def _hangul(character: str) -> bool:
-    return "\uac00" <= character <= "\ud7a3"
 
 
 def _has_mark(character: str) -> bool:

@@ -33,6 +33,8 @@ _PAGES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("ыэъ", "әєґ", "эег", {}),
 )
 _NARROW = frozenset("ățșţğışĞİŞ" + _ALPHABETS[1][1])  # what tells lines with letters close together, and Greek ones
+_HALF = {0xFF01 + k: 0x21 + k for k in range(94)} | {ord(c): half for c, half in zip("。、・", ".,·", strict=True)}
+_OPENS = re.compile(r"""(^|[(\[{<‘'「『《〈])"(?=.)""")
 _DIGIT = dict(zip("oоοıзЗșşбọ", "0001335569", strict=True))
 _LIKE = {c: group for group in reversed(_GROUPS) for c in group if c != "_"} | {"п": "nпπ"}
 _SMALL, _LARGE = "ぁぃぅぇぉゃゅょゕゖァィゥェォャュョ", "あいうえおやゆよかけアイウエオヤユヨ"
@@ -145,6 +147,8 @@ def settled(words: list[str]) -> list[str]:
         told = [_INNER.sub(often, word) for word in told]
     if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
         told = [word.replace('"', "”") for word in told]
+    if _korean(words):
+        told = _quoted(["•" if word in ("·", "・") else word.translate(_HALF) for word in told])
     text = "".join(words).lower()
     for tells, others, own, whole in _PAGES:
         if sum(map(text.count, tells)) > 0.02 * len(text):
@@ -159,6 +163,25 @@ def settled(words: list[str]) -> list[str]:
         elif script and word == "0" and not any(c.isdigit() for c in beside):
             told[i] = "0оο"[script]
     return told
+
+
+def _quoted(words: list[str]) -> list[str]:
+    """The words of a page with quotes as most of them are, straight or round, and round ones that open and close."""
+    text = "".join(words)
+    if text.count('"') > text.count("“") + text.count("”"):
+        return [word.replace("“", '"').replace("”", '"') for word in words]
+    told = [_OPENS.sub(r"\1“", word.replace("“", '"')) if "“" in word or '"' in word else word for word in words]
+    return [word.replace('"', "”") for word in told]
+
+
+def _korean(words: list[str]) -> bool:
+    """Whether most of a page's characters as wide as two are Hangul."""
+    wide = [c for word in words for c in word if c >= WIDE and c.isalpha()]
+    return sum(map(hangul, wide)) > 0.5 * len(wide)
+
+
+def hangul(character: str) -> bool:
+    return "\uac00" <= character <= "\ud7a3"
 
 
 def _alike(word: list[str]) -> bool:

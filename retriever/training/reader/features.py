@@ -1,6 +1,7 @@
 """Features of rendered lines from the frozen trunk of the recogniser, in shards on disk.
 
     python -m retriever.training.reader.features --base BASE --debs FOLDER --out SHARDS [--shards 36] [--first 0]
+        [--shares ko=90]
 
 What the trunk gives before its average pooling is kept, 160 channels x 3 heights x 2 columns a time step, and the 80
 values that the old classes are linear in. A shard holds 500 lines and depends on its number only; those there stay.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shards", type=int, default=36)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--shares", default="", help="of languages, other than those of lines.py: ko=90,ja=40")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     known = classes.former(json.loads((given.base / "characters.json").read_text("utf-8")))
@@ -97,7 +100,9 @@ def main() -> None:
     for language in {**lines.LANGUAGES, **lines.OLD}:
         found = lines.texts_of(given.debs, language)
         by_language[language] = [text for text in found if not lines.held_out(text)]
-    texts, fonts = lines.Texts(by_language, every), lines.Fonts()
+    shares = {**lines.LANGUAGES, **lines.OLD}
+    shares.update({language: int(share) for language, share in re.findall(r"([a-z-]+)=(\d+)", given.shares)})
+    texts, fonts = lines.Texts(by_language, every, shares), lines.Fonts()
     session = trunk((given.base / "recogniser.onnx").read_bytes())
     for number in range(given.first, given.first + given.shards):
         path = given.out / f"{number:03}.npz"

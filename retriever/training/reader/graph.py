@@ -4,7 +4,8 @@ A line (1, 3, 48, w) -> for each of its s time steps the class that is likeliest
 few of each kind with their logits, so that one may be preferred that makes a word (`likely`). The new classes
 are in groups of scripts; each has a say only in a line where its characters beat all old classes clearly, and at a
 share of the steps that the old head reads, so that a line of the old scripts is read by the old head alone. Kana, kanji
-and Hangul, three quarters of the new classes, are not even looked at where the old head is sure of what it reads.
+and Hangul, three quarters of the new classes, and the layers of their own are not even looked at where the old head is
+sure of what it reads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from retriever.encoders.box.scripts import japanese
 from retriever.training.reader import classes
 from retriever.training.reader.features import MAPS, NARROW, cut
-from retriever.training.reader.neck import CONTEXT, WIDTH, Neck, last_layer
+from retriever.training.reader.neck import CONTEXT, STROKES, WIDTH, Neck, last_layer
 from retriever.training.reader.scout import Scout, near
 
 SURE = 0.95
@@ -123,7 +124,7 @@ def grown(model: bytes, neck: Neck, scout: Scout, known: list[str], characters: 
     sizes = to.value("letters.sizes", np.array([1, 1, *map(len, groups.values())], np.int64))
     to.nodes.append(helper.make_node("Split", ["letters", sizes], ["new.blank", "new.space", *groups], axis=1))
     fews = {name: _of_group(to, name, [count + k - 2 for k in group]) for name, group in groups.items()}
-    fews["eastern"] = _unless_sure(to, flat, rows[eastern], bias[eastern], [count + k - 2 for k in eastern])
+    fews["eastern"] = _unless_sure(to, neck, flat, rows[eastern], bias[eastern], [count + k - 2 for k in eastern])
     tops = {name: to.first(few) for name, few in fews.items()}
     gates = {group.name: _gate(to, group, tops[group.name][0]) for group in (LATIN, CYRILLIC_GREEK, EASTERN)}
     gates["marked"] = _gate(to, VIETNAMESE, tops["latin"][0])
@@ -262,13 +263,25 @@ def _of_group(to: _Writer, part: str, numbers: list[int]) -> _Few:
     return to.few(part, part, to.value(f"{part}.numbers", np.array(numbers, np.int64)))
 
 
-def _unless_sure(to: _Writer, flat: str, rows: torch.Tensor, bias: torch.Tensor, numbers: list[int]) -> _Few:
+def _unless_sure(
+    to: _Writer, neck: Neck, flat: str, rows: torch.Tensor, bias: torch.Tensor, numbers: list[int]
+) -> _Few:
     """The likeliest eastern classes; where the old head's mean probability is above SURE one, blank, at SHUT."""
     to.node("Greater", ["old.sure", to.number("eastern.sure", SURE)], "eastern.needless")
     to.node("Squeeze", [to.node("Not", ["eastern.needless"], "eastern.needed.0")], "eastern.needed")
     look, none = _Writer(to.graph), _Writer(to.graph)
-    weights = [to.half("eastern.rows", rows.T), to.half("eastern.bias", bias)]  # here, so that they are cast only once
-    look.node("Gemm", [flat, *weights], "eastern")
+    strokes = neck.strokes.weight.reshape(STROKES, 160, 3, 2)  # weights are here, so that they are cast only once
+    strokes_ = [to.half("strokes", strokes), to.half("strokes.b", neck.strokes.bias)]
+    across = [to.half("across", neck.across.weight[:, :, None]), to.half("across.b", neck.across.bias)]
+    whole = [to.half("whole", neck.whole.weight[:, :, None, None]), to.half("whole.b", neck.whole.bias)]
+    weights = [to.half("eastern.rows", rows.T), to.half("eastern.bias", bias)]
+    seen = look.node("Conv", [MAPS, *strokes_], "east.1", kernel_shape=[3, 2], strides=[3, 2])
+    seen = look.node("HardSwish", [seen], "east.2")
+    seen = look.node("Conv", [seen, *across], "east.3", kernel_shape=[1, 3], pads=[0, 1, 0, 1])
+    seen = look.node("HardSwish", [seen], "east.4")
+    seen = look.node("Conv", [seen, *whole], "east.5", kernel_shape=[1, 1])
+    seen = look.node("Transpose", [look.node("Squeeze", [seen, "flat"], "east.6")], "east.7", perm=[1, 0])
+    look.node("Gemm", [look.node("Add", [flat, seen], "east.8"), *weights], "eastern")
     found = tuple(_of_group(look, "eastern", numbers))
     shut = tuple(none.node("Identity", [name], f"{name}.kept.0") for name in ("old.never", "old.none"))
     return _Few(*to.choice("eastern.needed", (look, found), (none, shut), ("eastern.found", "eastern.found.class")))

@@ -37,17 +37,24 @@ _PARAGRAPH = re.compile(r"<p [^>]*par_id.*?</p>", re.S)
 _TAG = re.compile(r"<[^>]+>")
 _HINT = re.compile(r"[~_]|%[0-9A-Z]+|\$\([^)]*\)|\x00.*", re.S)
 _ODD = re.compile(
-    "Thin|ExtraLight|Black|ExtraBold|Hairline|Heavy|Condensed|hline|Dinaru|Pilgi|Gungseo|_RZ|_DR|MathTeX|Symbol"
+    "Thin|ExtraLight|UltraLight|Black|ExtraBold|Hairline|Heavy|Condensed|hline|Dinaru|Pilgi|Gungseo|_RZ|_DR|MathTeX|Symbol"
+    "|Brush|NanumPen|Barunpen|YetHangul"
 )
 _STYLED = re.compile("Bold|Italic|Oblique|Mono|Light|Medium|Semibold|Narrow|Cond|Display|Coding|_R[BI]")
 _MARKED = {"ro": "ăâîșț", "tr": "ıçğöşü", "vi": "đ" + "ăâêôơư", "sh": "đčćšž", "pl": "ąćęłńóśźż"}
+_ALIKE = (  # initials, vowels, finals of Hangul that look like each other in small print, by their numbers
+    ((0, 1, 15), (3, 4, 16, 5), (6, 7, 8, 17, 11), (9, 10, 12, 13, 14), (11, 18, 6), (2, 5, 3)),
+    ((0, 2, 4, 6, 20), (1, 3, 5, 7), (8, 12, 13, 17, 18), (9, 10, 11, 14, 15, 16, 19), (0, 4, 20)),
+    ((1, 2, 3, 24), (4, 5, 6, 8, 7, 25), (16, 17, 18, 21, 26, 27), (19, 20, 22, 23), (8, *range(9, 16)), (0, 4, 21)),
+)
+_SYLLABLES = frozenset(classes.HANGUL)
 _FEW = {"Cyrl": classes.CYRILLIC, "Latn": classes.LATIN + "ĂăÂâÎîŞşŢţĄąĘęŁłŐőŰűĞğİıŠšŽžŪūĖėĀāĒēĪīĢģĶķĻļŅņ"}
 
 
 def paragraphs(package: Path) -> list[str]:
     """The distinct paragraphs of a libreoffice-help-* .deb, NFC; needs dpkg-deb."""
     found: dict[str, None] = {}
-    for held in _files(package, ".html"):
+    for held in files(package, ".html"):
         for block in _PARAGRAPH.findall(held.decode("utf-8", "replace")):
             text = " ".join(html.unescape(_TAG.sub("", block)).split())
             if len(text) >= 20:
@@ -58,7 +65,7 @@ def paragraphs(package: Path) -> list[str]:
 def messages(package: Path) -> list[str]:
     """The distinct translations of 12 characters and more in a libreoffice-l10n-* .deb, NFC; needs dpkg-deb."""
     found: dict[str, None] = {}
-    for held in _files(package, ".mo"):
+    for held in files(package, ".mo"):
         count, _, table = struct.unpack_from("<3I", held, 8) if held else (0, 0, 0)
         for i in range(1, count):  # the first holds the file's head
             length, at = struct.unpack_from("<2I", held, table + 8 * i)
@@ -68,7 +75,7 @@ def messages(package: Path) -> list[str]:
     return list(found)
 
 
-def _files(package: Path, suffix: str) -> Iterator[bytes]:
+def files(package: Path, suffix: str) -> Iterator[bytes]:
     """What the files of a .deb hold whose names end so."""
     data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
@@ -92,23 +99,26 @@ def held_out(text: str) -> bool:
 
 
 class Texts:
-    """Draws lines of text. by_language: {language: paragraphs}; characters: all that can be read."""
+    """Draws lines of text. by_language: {language: paragraphs}; characters: all that can be read; shares: of the
+    languages, those of LANGUAGES and OLD if none are given."""
 
-    def __init__(self, by_language: dict[str, list[str]], characters: set[str]) -> None:
+    def __init__(
+        self, by_language: dict[str, list[str]], characters: set[str], shares: dict[str, int] | None = None
+    ) -> None:
         self._paragraphs = by_language
         self._characters = characters
+        self._shares = shares or {**LANGUAGES, **OLD}
 
     def draw(self, chance: random.Random) -> tuple[str, str]:
         """A language and a line of text (of its script, for half of those in "ja" and "ko"); "" draws nothing."""
-        shares = {**LANGUAGES, **OLD}
-        language = chance.choices(list(shares), list(shares.values()))[0]
-        if language in ("ja", "ko") and chance.random() < 0.15:
+        language = chance.choices(list(self._shares), list(self._shares.values()))[0]
+        if language in ("ja", "ko") and chance.random() < (0.15 if language == "ja" else 0.08):
             return language, _strange(language, chance)
         paragraph = chance.choice(self._paragraphs[language])
         if paragraph.isascii() and language not in OLD and chance.random() < 0.85:
             return language, ""
         wide = language in ("ja", "ko", "zh-cn")
-        length = chance.randint(4, 24) if wide else chance.randint(6, 44)
+        length = chance.randint(4, 30 if language == "ko" else 24) if wide else chance.randint(6, 44)
         start = chance.randrange(max(1, len(paragraph) - length))
         text = paragraph[start : start + length].strip()
         if language in ("ru", "pl", "fr") and chance.random() < 0.1:
@@ -116,14 +126,29 @@ class Texts:
             text = "".join(chance.choice(few) if c.isalpha() and chance.random() < 0.3 else c for c in text)
         elif language in ("pl", "cs", "fr", "de") and chance.random() < 0.3:
             text = _exchanged(text, chance.choice(list(_MARKED.values())), chance)
-        elif language in ("ja", "ko") and chance.random() < 0.35:
-            first, rarer = ("\u4e00", classes.KANJI) if language == "ja" else ("\uac00", classes.HANGUL)
-            text = "".join(chance.choice(rarer) if c >= first and chance.random() < 0.4 else c for c in text)
+        elif language == "ja" and chance.random() < 0.35:
+            text = "".join(chance.choice(classes.KANJI) if c >= "\u4e00" and chance.random() < 0.4 else c for c in text)
+        elif language == "ko" and chance.random() < 0.4:
+            text = "".join(_syllable(c, chance) if chance.random() < 0.4 else c for c in text)
         if not wide and chance.random() < 0.2:
             text = _marked(text, chance)
         if not wide and chance.random() < 0.1:
             text = text.upper() if language != "tr" else text
         return language, "".join(c for c in text if c in self._characters).strip()
+
+
+def _syllable(character: str, chance: random.Random) -> str:
+    """Of a Hangul syllable one that differs in a jamo, most often in one that looks like its own, at times any."""
+    place = ord(character) - 0xAC00
+    if not 0 <= place < 11172:
+        return character
+    if chance.random() < 0.3:
+        return chance.choice(classes.HANGUL)
+    jamo, part = [place // 588, place % 588 // 28, place % 28], chance.randrange(3)
+    alike = [k for group in _ALIKE[part] for k in group if jamo[part] in group and k != jamo[part]]
+    jamo[part] = chance.choice(alike or range((19, 21, 28)[part]))
+    other = chr(0xAC00 + jamo[0] * 588 + jamo[1] * 28 + jamo[2])
+    return other if other in _SYLLABLES else character
 
 
 def _marked(text: str, chance: random.Random) -> str:
@@ -210,33 +235,61 @@ def render(text: str, fonts: list[tuple[str, int]], chance: random.Random) -> np
             break
     else:
         return None
-    size = chance.randint(11, 40)
-    font = _font(path, index, size)
-    left, top, right, bottom = font.getbbox(text)
-    pad = [round(size * chance.uniform(-0.04 if side > 1 else 0.02, 0.35)) for side in range(4)]
-    width, height = int(right - left) + pad[0] + pad[1], int(bottom - top) + pad[2] + pad[3]
+    size = chance.randint(15, 27) if chance.random() < 0.5 else chance.randint(11, 40)
+    larger = 4 if chance.random() < 0.5 else 1  # letters as pages have them are fitted to no pixels
+    font = _font(path, index, size * larger)
+    parts = _spaced(text, font, chance)
+    left, top, _, bottom = font.getbbox(text)
+    pad = [round(size * chance.uniform(-0.04 if side > 1 else 0.02, 0.35)) * larger for side in range(4)]
+    width, height = int(parts[-1][1] - left) + pad[0] + pad[1], int(bottom - top) + pad[2] + pad[3]
     paper, ink = chance.randint(225, 255), chance.randint(0, 90)
     if chance.random() < 0.1:
         paper, ink = ink, paper
     image = Image.new("L", (width, height), paper)
-    draw, at = ImageDraw.Draw(image), (pad[0] - left, pad[2] - top)
-    draw.text(at, text, font=font, fill=ink)
+    draw = ImageDraw.Draw(image)
+    for part, at in parts:
+        draw.text((pad[0] - left + at, pad[2] - top), part, font=font, fill=ink)
     if chance.random() < 0.25:  # what reaches into the line from those above and below
         for side in (-1, 1):
-            draw.text((at[0], at[1] + side * size * chance.uniform(1.15, 1.5)), text[::-1], font=font, fill=ink)
+            at = pad[2] - top + side * size * larger * chance.uniform(1.15, 1.5)
+            draw.text((pad[0] - left, at), text[::-1], font=font, fill=ink)
+    image = image.reduce(larger) if larger > 1 else image
     if chance.random() < 0.6:
         image = _worn(image, paper, chance)
     image = image.resize((max(1, round(image.width * chance.uniform(0.85, 1.45))), image.height))
     return np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
 
 
+def _spaced(text: str, font: ImageFont.FreeTypeFont, chance: random.Random) -> list[tuple[str, float]]:
+    """Parts of `text` and where they begin, in the end "" and where it ends: as it stands, or with spaces of another
+    width, or, Hangul, with letters farther apart or closer together."""
+    hangul, size = any(c in _SYLLABLES for c in text), font.size
+    if chance.random() < (0.4 if hangul else 0.7):
+        return [(text, 0.0), ("", font.getlength(text))]
+    space = size * chance.uniform(0.17, 0.5) if hangul else font.getlength(" ") * chance.uniform(0.8, 1.5)
+    apart = size * chance.uniform(-0.08, 0.06) if hangul and chance.random() < 0.4 else 0.0
+    found, at = [], 0.0
+    for word in text.split(" "):
+        for part in word if apart else [word]:
+            found.append((part, at))
+            at += font.getlength(part) + apart
+        at += space
+    return [*found, ("", at - space)]
+
+
 def _worn(image: Image.Image, paper: int, chance: random.Random) -> Image.Image:
     """The line as after a scan: skewed, blurred, noisy, compressed."""
-    if chance.random() < 0.6:
-        image = image.rotate(chance.uniform(-0.5, 0.5), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
+    size, angle = image.size, chance.uniform(-0.5, 0.5) if chance.random() < 0.6 else 0.0
+    if angle:
+        image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
     image = image.filter(ImageFilter.GaussianBlur(chance.uniform(0, 1.0)))
     noise = np.random.default_rng(chance.getrandbits(32)).normal(0, chance.uniform(0, 10), (image.height, image.width))
     image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=chance.randint(40, 95))
-    return Image.open(file).convert("L")
+    image = Image.open(file).convert("L")
+    if angle and chance.random() < 0.5:  # righted, as the reader does
+        image = image.rotate(-angle, Image.Resampling.BICUBIC, fillcolor=paper)
+        side, over = (image.width - size[0]) // 2, (image.height - size[1]) // 2
+        image = image.crop((side, over, side + size[0], over + size[1]))
+    return image

@@ -1,7 +1,8 @@
 """The second head of the recogniser: its shape and its loss.
 
 From the maps of the trunk (3 heights x 2 columns a time step, before they are averaged) its neck makes 192 features,
-linear in which are the new classes. The old head stays as it was; only blank and space take the larger of what the two
+linear in which are the new classes; to those of kana, kanji and Hangul `Neck.strokes` adds, which is not looked at in
+lines of other letters. The old head stays as it was; only blank and space take the larger of what the two
 heads say. A Hangul syllable's row is the sum of rows of its jamo and one of its own, so that rare ones are
 learned from common ones.
 """
@@ -17,6 +18,7 @@ from retriever.training.reader.classes import MARKED, groups, jamo
 WIDTH = 192
 CONTEXT = 9
 HIDDEN = 128
+STROKES = 256
 BIASED = -1.0  # added to the logits of kana, kanji and Hangul in the file, for the sake of Chinese
 
 
@@ -30,8 +32,12 @@ class Neck(nn.Module):
         self.mix = nn.Linear(WIDTH, WIDTH)
         self.near = nn.Conv1d(WIDTH, HIDDEN, 3, padding=1)
         self.deep = nn.Linear(HIDDEN, WIDTH)
-        nn.init.zeros_(self.deep.weight)
-        nn.init.zeros_(self.deep.bias)
+        self.strokes = nn.Linear(960, STROKES)
+        self.across = nn.Conv1d(STROKES, WIDTH, 3, padding=1)
+        self.whole = nn.Linear(WIDTH, WIDTH)
+        for layer in (self.deep, self.whole):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.rows = nn.Parameter(torch.randn(len(characters) + 2, WIDTH) * 0.03)
         self.bias = nn.Parameter(torch.full((len(characters) + 2,), -4.0))
         self.jamo = nn.ParameterList([nn.Parameter(torch.randn(k, WIDTH) * 0.03) for k in (20, 22, 29)])
@@ -39,6 +45,8 @@ class Neck(nn.Module):
         self.biased = torch.tensor([0.0, 0.0, *[BIASED * (c > "\u3040") for c in characters]])
         self.places: torch.Tensor
         self.hangul: torch.Tensor
+        self.east = torch.zeros(len(characters) + 2, dtype=torch.bool)
+        self.east[[i + 2 for i in groups(characters)["eastern"]]] = True
         self.register_buffer("places", torch.tensor(places).T.contiguous())
         self.register_buffer("hangul", (self.places[0] > 0).float()[:, None])
 
@@ -53,6 +61,12 @@ class Neck(nn.Module):
         seen = F.hardswish(joined + self.context(joined.transpose(1, 2)).transpose(1, 2))
         seen = F.hardswish(joined + self.mix(seen))
         return seen + self.deep(F.hardswish(self.near(seen.transpose(1, 2))).transpose(1, 2))
+
+    def eastern(self, maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """What the classes of kana, kanji and Hangul are linear in, (b, s, WIDTH), of maps and their `features`."""
+        seen = F.hardswish(self.strokes(maps))
+        seen = F.hardswish(self.across(seen.transpose(1, 2)).transpose(1, 2))
+        return features + self.whole(seen)
 
 
 def normaliser(old: tuple[torch.Tensor, ...], narrow: torch.Tensor) -> torch.Tensor:
@@ -78,16 +92,22 @@ def loss(
     The normaliser is over all classes; only those that the labels hold are gathered.
     """
     features, rows = neck.features(wide), neck.weight()
+    eastern = neck.eastern(wide, features)
     weights, biases = old
     count = len(biases)
     held = sorted({label for line in labels for label in line} - {count - 1})
     former, latter = [k for k in held if k < count], [k - count + 2 for k in held if k >= count]
     taken = [0, count - 1, *former]
     told = narrow @ weights[:, taken] + biases[taken]
-    new = F.linear(features, rows[[0, 1, *latter]], neck.bias[[0, 1, *latter]])
+    picked = torch.tensor([0, 1, *latter])
+    new, own = (F.linear(x, rows[picked], neck.bias[picked]) for x in (features, eastern))
+    new = torch.where(neck.east[picked], own, new)
     ends = torch.logaddexp(told[..., :2], new[..., :2])
     first = len(rows) - len(MARKED)
-    added = F.linear(features, rows[2:first], neck.bias[2:first]).logsumexp(-1)
+    other = ~neck.east
+    other[:2] = other[first:] = False
+    parts = [F.linear(x, rows[k], neck.bias[k]).logsumexp(-1) for x, k in ((features, other), (eastern, neck.east))]
+    added = torch.logaddexp(*parts)
     again = F.linear(features, rows[first:], neck.bias[first:]).logsumexp(-1)
     again = torch.where(marked[:, None], again, -1e4)
     every = torch.cat([ends, torch.stack([before, added, again], -1)], -1).logsumexp(-1, keepdim=True)
@@ -122,10 +142,10 @@ def restored(model: bytes, characters: list[str]) -> Neck:
     """
     found, neck = weights_of(model), Neck(characters)
     state = neck.state_dict()
-    for name, weight in (("join", "join"), ("context", "context"), ("mix", "mix"), ("near", "near"), ("deep", "deep")):
-        if weight in found:  # near and deep came later, and start as nothing
-            state[f"{name}.weight"] = found[weight].reshape(state[f"{name}.weight"].shape)
-            state[f"{name}.bias"] = found[f"{weight}.b"]
+    for name in ("join", "context", "mix", "near", "deep", "strokes", "across", "whole"):
+        if name in found:  # the last five came later, and start as nothing
+            state[f"{name}.weight"] = found[name].reshape(state[f"{name}.weight"].shape)
+            state[f"{name}.bias"] = found[f"{name}.b"]
     kinds = {kind: [i + 2 for i in group] for kind, group in groups(characters).items()}
     eastern = kinds.pop("eastern")
     letters = [0, 1, *(i for group in kinds.values() for i in group)]

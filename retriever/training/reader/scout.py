@@ -37,6 +37,16 @@ class Scout(nn.Module):
         return told[:, 0]
 
 
+def restored(found: dict[str, torch.Tensor]) -> Scout:
+    """The scout of a recogniser whose weights were `found`."""
+    scout = Scout(float(found["scout.least"]))
+    with torch.no_grad():
+        for name, layer in (("scout.one", scout.one), ("scout.two", scout.two)):
+            layer.weight.copy_(found[name].T)
+            layer.bias.copy_(found[f"{name}.b"])
+    return scout
+
+
 def ahead(old: tuple[torch.Tensor, ...], known: list[str], narrow: torch.Tensor) -> torch.Tensor:
     """By how much the best far class is above the best near one, (s,), at steps (s, 80)."""
     weights, biases = old

@@ -24,6 +24,9 @@ from retriever.training.reader.lines import LANGUAGES, OLD
 
 RATE, WARM, BATCH = 4e-3, 50, 32
 SCOUTED = 12  # shards that the scout learns from
+_LEARNED = ("jamo", "rows", "bias")
+_EASTERN = ("strokes", "across", "whole", *_LEARNED)  # of kana, kanji and Hangul: their layers, their classes
+ROWS = 0.15  # of the rate, for classes that are learned already
 
 
 class Line:
@@ -93,6 +96,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--eastern", action="store_true", help="kana, kanji and Hangul alone, the rest stays")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.manual_seed(0)
@@ -102,7 +106,12 @@ def main() -> None:
     new = classes.added(known)
     model = (given.base / "recogniser.onnx").read_bytes()
     old, net = neck.last_layer(model), neck.Neck(new) if known == listed else neck.restored(model, new)
-    optimiser = torch.optim.Adam(net.parameters(), RATE)
+    if given.eastern:
+        for name, values in net.named_parameters():
+            values.requires_grad = name.startswith(_EASTERN)
+    trained = {name: values for name, values in net.named_parameters() if values.requires_grad}
+    shares = {name: ROWS if given.eastern and name.startswith(_LEARNED) else 1.0 for name in trained}
+    optimiser = torch.optim.Adam([{"params": [trained[name]], "share": share} for name, share in shares.items()], RATE)
     step = 0
     if given.state.exists():
         state = torch.load(given.state, weights_only=True)
@@ -120,11 +129,13 @@ def main() -> None:
         for part in batches(every, random.Random(step)):
             rate = given.rate * min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / given.steps)) / 2
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             lost = neck.loss(net, old, *batch(part))
             optimiser.zero_grad()
             lost.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+            for values in (net.rows, net.bias) if given.eastern else ():
+                values.grad[~net.east] = 0.0  # type: ignore[index]
+            torch.nn.utils.clip_grad_norm_(trained.values(), 5.0)
             optimiser.step()
             told.append(lost.item())
             step += 1
@@ -139,8 +150,13 @@ def main() -> None:
             lost_there = float(np.mean([neck.loss(net, old, *batch(part)).item() for part in parts]))
         print("held out", step, round(lost_there, 4), len(every), flush=True)  # noqa: T201
     given.out.mkdir(parents=True, exist_ok=True)
-    narrow = np.concatenate([line.narrow for path in sorted(lines)[:SCOUTED] for line in lines[path]])
-    (given.out / "recogniser.onnx").write_bytes(graph.grown(model, net, scout.fit(old, known, narrow), known, new))
+    if given.eastern:
+        kept = scout.restored(neck.weights_of(model))
+    else:
+        kept = scout.fit(
+            old, known, np.concatenate([a.narrow for path in sorted(lines)[:SCOUTED] for a in lines[path]])
+        )
+    (given.out / "recogniser.onnx").write_bytes(graph.grown(model, net, kept, known, new))
     (given.out / "characters.json").write_text(json.dumps([*known, " ", *new], ensure_ascii=False), "utf-8")
 
 
