@@ -225,8 +225,8 @@ def test_components_are_those_of_a_flood_fill() -> None:
                         stack.append((a, b))
             rows, columns = zip(*cells, strict=True)
             expected.append((min(columns), min(rows), max(columns) + 1, max(rows) + 1))
-    assert sorted(map(tuple, components(mask).tolist())) == sorted(expected)
-    assert components(np.zeros((4, 4), bool)).shape == (0, 4)
+    assert sorted(map(tuple, components(mask).boxes.tolist())) == sorted(expected)
+    assert components(np.zeros((4, 4), bool)).boxes.shape == (0, 4)
 
 
 def test_ctc_cuts_words_at_spaces_and_places_them() -> None:
@@ -300,6 +300,8 @@ def test_a_missed_space_is_seen_in_the_picture() -> None:
     spaces = [(35, 45), (95, 105), (210, 220), (270, 280)]
     marks = np.array(sorted([*spaces, (145, 155), *narrow]))
     assert missed_spaces(joined, centre, marks) == [8]
+    framed = np.array([(-45, -10), (8, 11), (28, 31), (72, 95)])
+    assert missed_spaces(list("0.8"), centre[:3], framed) == []  # gaps to the frame of a chart
 
 
 def test_gaps_lie_between_strokes() -> None:

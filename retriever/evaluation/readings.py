@@ -22,7 +22,7 @@ from retriever.encoders.box.layer import blank
 _NETS = ("detector.onnx", "recogniser.onnx", "characters.json", "pieces.safetensors", "syllables.safetensors")
 _CODE = (
     *("reader", "ctc", "scripts", "likely", "hangul", "syllables", "pieces"),
-    *("order", "skew", "stacked", "components", "layer"),
+    *("lines", "slanted", "order", "skew", "stacked", "components", "layer"),
 )
 
 

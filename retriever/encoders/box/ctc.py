@@ -203,16 +203,19 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
     """Before which characters of `text`, at columns `centre`, a space was missed.
 
     A gap belongs to the space within a character's advance of it; others as wide as those of spaces, or where there
-    are not two as wide as a space should be, are missed ones. None between digits or in scripts without spaces.
+    are not two as wide as a space should be, are missed ones. None between digits or in scripts without spaces, nor
+    before the first character or after the last, as to the frame of a chart.
     """
-    if len(text) < 3 or len(gaps) == 0:
+    place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
+    within = (place > centre[:1]) & (place < centre[-1:])
+    place, width = place[within], width[within]
+    if len(text) < 3 or len(place) == 0:
         return []
     near = 1.2 * _median(np.diff(centre))
-    place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
     spaces = centre[np.array([c == " " for c in text])]
-    off = spaces[:, None] - place if len(spaces) else np.full((1, len(gaps)), np.inf)
+    off = spaces[:, None] - place if len(spaces) else np.full((1, len(place)), np.inf)
     nearest = np.abs(off).argmin(0)
-    off = off[nearest, np.arange(len(gaps))]
+    off = off[nearest, np.arange(len(place))]
     taken = np.abs(off) < near
     usual, late = _SPACE, 0.0
     if len(known := np.unique(nearest[taken])) > 1:

@@ -1,11 +1,12 @@
 """The reader: words with boxes of a page's picture, by PP-OCRv6-tiny detection and recognition (onnxruntime).
 
-Lines are found at half the picture's resolution (75 dpi of 150), each is cut from the full picture, turned if it stands
-upright, scaled to 48 pixels and read (`ctc`). The recogniser leaves out letters that stand closer than two of its time
-steps, so lines are made as wide as the first of their height asks for, and read again where that was too narrow. Pages
-that lie askew, on a side or on their head are righted; lines of upright characters from top to bottom are read as such
-(`stacked`). Lines read with a mean probability under CONFIDENT are dropped,
-single characters under CERTAIN.
+Lines are found at half the picture's resolution (75 dpi of 150), of a dark page in its negative; each is cut from the
+full picture, turned if it stands upright or askew, scaled to 48 pixels and read (`ctc`). The recogniser leaves out
+letters that stand closer than two of its time steps, so lines are made as wide as the first of their height asks for,
+and read again where that was too narrow. Pages that lie askew, on a side or on their head are righted; lines of upright
+characters from top to bottom are read as such (`stacked`). Lines read with a mean probability under CONFIDENT, single
+characters under CERTAIN, are looked at again at the full resolution, as several may have been taken for one, or
+dropped.
 Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; does not read Arabic, Hebrew, Thai, Indic
 scripts, handwriting or curved lines.
 """
@@ -13,9 +14,8 @@ scripts, handwriting or curved lines.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,17 +23,16 @@ from PIL import Image
 from ingest.page import Words
 from retriever.encoders.box.components import components
 from retriever.encoders.box.ctc import Doubts, Read, ctc, gaps
-from retriever.encoders.box.order import reading_order
-from retriever.encoders.box.scripts import mixed, narrow, settled
+from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
+from retriever.encoders.box.scripts import WIDE, mixed, narrow, settled
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
+from retriever.encoders.box.slanted import Slanted
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
 _TEXT = 0.2
-_GROWN = 1.2
-_LEAST = 3
 _LONG_SIDE = 900
 _HEIGHT = 48
 _WIDEST = 4000
@@ -41,48 +40,13 @@ ADVANCE, CLOSE = 2.0, 1.6  # time steps a character, aimed at and too few
 NARROW = 2.5  # time steps aimed at where letters stand close together
 _USUAL = 0.083  # time steps a character over a line's height in pixels, before any line is read
 _SHORT = 4
+_PARTS = 24  # pixels of a line in height and width that may hold several
+_CROWDED = 0.5  # heights of a line from one wide character to the next
+_DARK = 75  # of 255
 CONFIDENT = 0.7
 CERTAIN = 0.9
 _DOUBTED = 0.75
 _DOUBTFUL = 0.94  # letters upside down pass for others at up to .93, kana on a side at up to .92
-
-
-class Line(NamedTuple):
-    """A line's place in a picture, in pixels; turned: whether the picture was turned on its side before."""
-
-    image: np.ndarray
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-    turned: bool = False
-
-    @property
-    def upright(self) -> bool:
-        return self.y1 - self.y0 > 1.6 * (self.x1 - self.x0) and self.y1 - self.y0 > 60
-
-    @property
-    def height(self) -> int:
-        return self.x1 - self.x0 if self.upright else self.y1 - self.y0
-
-    @property
-    def length(self) -> int:
-        return self.y1 - self.y0 if self.upright else self.x1 - self.x0
-
-    def pixels(self) -> np.ndarray:
-        """The line from left to right."""
-        cut = self.image[self.y0 : self.y1, self.x0 : self.x1]
-        return np.rot90(cut) if self.upright else cut
-
-    def box(self, start: float, end: float) -> list[float]:
-        """The box of what lies between two fractions of the line's length, as fractions of the picture."""
-        x0, y0, x1, y1 = map(float, (self.x0, self.y0, self.x1, self.y1))
-        if self.upright:
-            y0, y1 = self.y1 - end * self.length, self.y1 - start * self.length
-        else:
-            x0, x1 = self.x0 + start * self.length, self.x0 + end * self.length
-        height, width = self.image.shape[:2]
-        return [x0 / width, y0 / height, x1 / width, y1 / height]
 
 
 Wide = tuple[Read, float]  # a line read, and the width that would have been right
@@ -105,14 +69,15 @@ class Reader:
 
     def lines(self, image: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) float32 of the lines of text in `image` (H, W, 3) uint8, fractions of the page."""
-        return _boxes(self._text(image))
+        text = self._text(_dark_on_light(image))
+        return boxes_of(components(text).boxes, text.shape)
 
-    def _text(self, image: np.ndarray) -> np.ndarray:
-        """Where there is text: (h, w) bool at about 75 dpi."""
+    def _text(self, image: np.ndarray, scale: float | None = None) -> np.ndarray:
+        """Where there is text: (h, w) bool, at about 75 dpi where no `scale` is given."""
         height, width = image.shape[:2]
         if min(height, width) < 2:
             return np.zeros((0, 0), bool)
-        scale = min(1.0, max(0.5, _LONG_SIDE / max(height, width)) if max(height, width) < 1800 else 0.5)
+        scale = scale or min(1.0, max(0.5, _LONG_SIDE / max(height, width)) if max(height, width) < 1800 else 0.5)
         size = [max(32, round(side * scale / 32) * 32) for side in (width, height)]
         small = np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BOX))
         pixels = np.empty((1, 3, size[1], size[0]), np.float32)
@@ -126,15 +91,16 @@ class Reader:
 
         Without `lines` a page that lies askew, on a side or on its head is righted before it is read.
         """
+        image = _dark_on_light(image)
         if lines is not None:
-            return self._words(_cuts(image, lines))
+            return self._words(lines_at(image, lines))
         image, text, degrees = self._straight(image)
-        turns = int(_on_a_side(text))
-        cuts = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns)), turned=turns == 1)
+        turns = int(on_a_side(text))
+        cuts = lines_of(np.rot90(image, turns), np.rot90(text, turns), turned=turns == 1)
         on_its_head, known = self._on_its_head(cuts)
         if on_its_head:
             turns += 2
-            cuts, known = _cuts(np.rot90(image, turns), _boxes(np.rot90(text, turns))), {}
+            cuts, known = lines_of(np.rot90(image, turns), np.rot90(text, turns)), {}
         found = self._words(cuts, known)
         boxes = found.boxes
         for _ in range(turns):
@@ -158,7 +124,7 @@ class Reader:
             text = self._text(level)
         return level, text, degrees
 
-    def _on_its_head(self, cuts: list[Line]) -> tuple[bool, dict[int, Wide]]:
+    def _on_its_head(self, cuts: list[Cut]) -> tuple[bool, dict[int, Wide]]:
         """Whether the longest lines read better upside down, where the longest reads badly or in two scripts; how the
         longest reads as it stands."""
         longest = sorted((i for i, line in enumerate(cuts) if not line.upright), key=lambda i: -cuts[i].length)[:3]
@@ -166,22 +132,44 @@ class Reader:
         certain = [read.confidence >= _DOUBTFUL and not mixed(read.text) for read, _ in known.values()]
         if len(longest) < 3 or certain[0]:
             return False, known
-        level = sum(self._read(cuts[i].pixels(), 1.0).confidence for i in longest)
-        return sum(self._read(cuts[i].pixels()[::-1, ::-1], 1.0).confidence for i in longest) > level, known
+        level = sum(_likely(self._read(cuts[i].pixels(), 1.0)) for i in longest)
+        return sum(_likely(self._read(cuts[i].pixels()[::-1, ::-1], 1.0)) for i in longest) > level, known
 
-    def _words(self, cuts: list[Line], known: dict[int, Wide] | None = None) -> Words:
+    def _words(self, cuts: Sequence[Cut], known: dict[int, Wide] | None = None) -> Words:
         """The words of lines, and their boxes as fractions of the picture. known: what of them was read before."""
         with ThreadPoolExecutor(self._threads) as pool:
             read = self._lines(cuts, pool, known or {})
+            placed = [one for one in zip(range(len(cuts)), cuts, read, strict=True) if _believed(one[2])]
+            parts = self._parts(cuts, placed)
+            again = self._lines([line for _, line in parts], pool, {})
+        placed += [(i, line, told) for (i, line), told in zip(parts, again, strict=True) if _believed(told)]
         texts, boxes = [], []
-        for line, told in zip(cuts, read, strict=True):
-            if told.confidence >= _least(told.text):
-                texts += [word for word, _, _ in told.words]
-                boxes += [line.box(start, end) for _, start, end in told.words]
+        for _, line, told in sorted(placed, key=lambda one: one[0]):
+            texts += [word for word, _, _ in told.words]
+            boxes += [line.box(start, end) for _, start, end in told.words]
         found = np.array(boxes, np.float32).reshape(-1, 4)
         return Words(settled(texts), np.clip(found, 0, 1).astype(np.float32))
 
-    def _lines(self, cuts: list[Line], pool: ThreadPoolExecutor, known: dict[int, Wide]) -> list[Read]:
+    def _parts(self, cuts: Sequence[Cut], placed: Sequence[tuple[int, Cut, Read]]) -> list[tuple[int, Cut]]:
+        """The lines in those of `cuts` that are not among the `placed`, where the picture's full resolution shows
+        several of which none lies where something was read; with the place of what they were taken for."""
+        taken, good = [line.box(0, 1) for _, line, _ in placed], {i for i, _, _ in placed}
+        parts: list[tuple[int, Cut]] = []
+        for i, line in enumerate(cuts):
+            if i in good or isinstance(line, Slanted) or min(line.x1 - line.x0, line.y1 - line.y0) < _PARTS:
+                continue
+            image = line.image[line.y0 : line.y1, line.x0 : line.x1]
+            found = [one for one in lines_of(image, self._text(image, 1.0), line.turned) if isinstance(one, Line)]
+            for one in found if len(found) > 1 else []:
+                x0, y0, x1, y1 = one.x0 + line.x0, one.y0 + line.y0, one.x1 + line.x0, one.y1 + line.y0
+                part = Line(line.image, x0, y0, x1, y1, line.turned)
+                x, y = np.array(part.box(0, 1)).reshape(2, 2).mean(0)
+                if not any(box[0] < x < box[2] and box[1] < y < box[3] for box in taken):
+                    parts.append((i, part))
+                    taken.append(part.box(0, 1))
+        return parts
+
+    def _lines(self, cuts: Sequence[Cut], pool: ThreadPoolExecutor, known: dict[int, Wide]) -> list[Read]:
         """Reads all lines: first the longest of each height, which tells how wide the others are to be."""
         heights: dict[int, list[int]] = {}
         for i in sorted(range(len(cuts)), key=lambda i: -cuts[i].length):
@@ -196,20 +184,44 @@ class Reader:
         read.update(zip(rest, told, strict=True))
         return [read[i][0] for i in range(len(cuts))]
 
-    def _read_wide(self, line: Line, width: float) -> Wide:
-        """A line read `width` times as wide as it is, again where its characters stand too close, and the width that
-        would have been right."""
+    def _read_wide(self, line: Cut, width: float) -> Wide:
+        """A line read `width` times as wide as it is, and the width that would have been right; what stands upright is
+        read from bottom to top and, where that is doubtful, from top to bottom, lying characters and standing ones."""
         pixels = line.pixels()
+        level = self._level(pixels) if line.short else None
+        if level and level.confidence >= CERTAIN:
+            return level, 1.0
+        read, right = self._read_twice(pixels, width)
+        if level:
+            return (read if read.confidence >= _DOUBTFUL and len(read.text) > 1 else level), right
+        if read.confidence >= _DOUBTFUL and not _crowded(read.text, line):
+            return read, right
+        others = []
+        if line.upright:
+            pixels = pixels[::-1, ::-1]
+            others.append(self._read_twice(pixels, width)[0])
+        if (line.upright or line.turned) and (stacked := strip(pixels, (others or [read])[0])):
+            others.append(restored(self._read(stacked.image, 1.0), stacked))
+        if line.upright:
+            others = [_backwards(other) for other in others]
+        best = max([read, *others], key=lambda one: one.confidence)
+        return best._replace(confidence=0.0) if _crowded(best.text, line) else best, right
+
+    def _level(self, pixels: np.ndarray) -> Read:
+        """What stands upright as figures or letters that do not; no wide characters, as none is that slender."""
+        read = self._read(np.rot90(pixels), 1.0)
+        slender = bool(read.text) and max(read.text) < WIDE
+        words = [(text, 0.0, 1.0) for text, _, _ in read.words]
+        return read._replace(words=words, confidence=read.confidence if slender else 0.0)
+
+    def _read_twice(self, pixels: np.ndarray, width: float) -> Wide:
+        """A line read, again where its characters stand too close, and the width that would have been right."""
         read = self._read(pixels, width)
         advance, close = (NARROW, CLOSE * NARROW / ADVANCE) if narrow(read.text) else (ADVANCE, CLOSE)
         right = width * advance / read.advance if read.confidence >= CONFIDENT else 1.0
         if read.advance < close and len(read.text) >= _SHORT:
             wider = self._read(pixels, width * min(1.6, advance / read.advance))
             read = wider if wider.confidence > read.confidence - 0.1 else read
-        doubtful = (line.upright or line.turned) and read.confidence < _DOUBTFUL
-        if doubtful and (stacked := strip(pixels, read)):
-            above = restored(self._read(stacked.image, 1.0), stacked)
-            read = above if above.confidence > read.confidence else read
         return read, right
 
     def _read(self, pixels: np.ndarray, stretch: float) -> Read:
@@ -224,9 +236,34 @@ class Reader:
         return ctc(self._first[best], sure, self._characters, gaps(line if grey else line[:, :, 1]), doubts)
 
 
+def _dark_on_light(image: np.ndarray) -> np.ndarray:
+    """`image` (H, W, 3) uint8, its negative where its paper is dark: the detector finds small light letters badly."""
+    grey = image[::16, ::16] @ np.array([0.299, 0.587, 0.114])
+    return 255 - image if grey.size and np.median(grey) < _DARK else image
+
+
 def _guess(height: int) -> float:
     """How wide a line of a height in pixels is to be made before any of that height was read."""
     return float(np.clip(ADVANCE / (_USUAL * height), 0.85, 1.4))
+
+
+def _likely(read: Read) -> float:
+    """The confidence of a line, nothing where it is of two scripts, as lines upside down are."""
+    return 0.0 if mixed(read.text) else read.confidence
+
+
+def _believed(read: Read) -> bool:
+    return read.confidence >= _least(read.text)
+
+
+def _crowded(text: str, line: Cut) -> bool:
+    """Whether wide characters stand closer than such do in an upright line: rows of figures are read as such."""
+    return line.upright and sum(c >= WIDE for c in text) * line.height * _CROWDED > line.length
+
+
+def _backwards(read: Read) -> Read:
+    """A line with its places counted from its other end."""
+    return read._replace(words=[(text, 1 - end, 1 - start) for text, start, end in read.words])
 
 
 def _least(text: str) -> float:
@@ -234,32 +271,3 @@ def _least(text: str) -> float:
     if len(text) < 2:
         return CERTAIN
     return _DOUBTED if any("\u0370" <= c < "\u0530" for c in text) else CONFIDENT
-
-
-def _cuts(image: np.ndarray, lines: np.ndarray, turned: bool = False) -> list[Line]:
-    """Lines (n, 4), fractions of the page, in reading order, those of under two pixels left out; turned: see `Line`."""
-    corners = lines * np.array([image.shape[1], image.shape[0]] * 2, np.float32)
-    corners[:, :2], corners[:, 2:] = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
-    corners = corners[reading_order(corners)].astype(int)
-    return [Line(image, x0, y0, x1, y1, turned) for x0, y0, x1, y1 in corners.tolist() if min(x1 - x0, y1 - y0) > 1]
-
-
-def _on_a_side(text: np.ndarray) -> bool:
-    """Whether most of the `text` (h, w) bool stands upright, in three lines at least."""
-    boxes = components(text)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    area = sides.prod(1)
-    upright = (sides[:, 1] > 3 * sides[:, 0]) & (sides[:, 1] > 30)
-    return bool(upright.sum() >= 3 and area[upright].sum() > 0.6 * area.sum())
-
-
-def _boxes(text: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) float32 of the lines, as fractions of the page, from where there is `text` (h, w) bool."""
-    if text.size == 0:
-        return np.zeros((0, 4), np.float32)
-    boxes = components(text).astype(np.float32)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    boxes, sides = boxes[(sides >= _LEAST).all(1)], sides[(sides >= _LEAST).all(1)]
-    grown = sides.prod(1, keepdims=True) * _GROWN / (2 * sides.sum(1, keepdims=True))
-    boxes = np.concatenate([boxes[:, :2] - grown, boxes[:, 2:] + grown], axis=1)
-    return np.clip(boxes / np.array([text.shape[1], text.shape[0]] * 2, np.float32), 0, 1)
