@@ -21,6 +21,7 @@ MAX_TITLE = 500
 MAX_HEADINGS = 2_000  # characters a page
 MAX_ENTRIES = 5_000  # of an outline
 MAX_PASSAGE = 20_000  # characters of a page of a text file
+SMALLEST = 1.5, 1 / 400  # height of words that can be read: points, and of the page's shorter side if that is less
 
 Box = tuple[float, float, float, float]
 Word = tuple[str, Box]
@@ -120,14 +121,17 @@ def headings(outline: Iterable[tuple[str, int]]) -> dict[int, str]:
     return found
 
 
-def clean_words(words: Iterable[tuple[str, Box]]) -> list[Word]:
-    """The words that can be seen: texts cleaned and without white space, boxes (fractions) clipped to the page, what
-    lies outside it dropped, `MAX_WORDS` and `MAX_TEXT` at most."""
+def clean_words(words: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
+    """The words that can be seen on a page of width x height points: texts cleaned and without white space, boxes
+    (fractions) clipped to the page, what lies outside it or is smaller than `SMALLEST`, put there for machines,
+    dropped, `MAX_WORDS` and `MAX_TEXT` at most."""
     kept: list[Word] = []
-    characters = 0
+    characters, least = 0, min(SMALLEST[0], SMALLEST[1] * min(width, height))
     for raw, (x0, y0, x1, y1) in words:
         x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)
         if not (x0 < x1 and y0 < y1):  # also false for NaN
+            continue
+        if min((x1 - x0) * width, (y1 - y0) * height) < least and sum(map(str.isalnum, raw)) > 2:  # not "l" or "..."
             continue
         parts = (
             clean(raw).split()

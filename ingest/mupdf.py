@@ -137,7 +137,7 @@ def _words(shown: Any, bounds: Any) -> list[Word]:
             (word[3] - bounds.y0) / height,
         )
 
-    return clean_words((word[4], fractions(word)) for word in found)
+    return clean_words(((word[4], fractions(word)) for word in found), width, height)
 
 
 def _failed(error: Exception, what: str) -> Failed:

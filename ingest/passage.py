@@ -51,7 +51,7 @@ class Passages:
         for word, (x0, y0, _, _) in words:
             pen.text((x0 * width, y0 * height), word, fill=0, font=font)
         pixels = picture.convert("RGB").tobytes()
-        return Drawing(width, height, pixels, clean_words(words), WIDTH, HEIGHT, "".join(rows).rstrip())
+        return Drawing(width, height, pixels, clean_words(words, WIDTH, HEIGHT), WIDTH, HEIGHT, "".join(rows).rstrip())
 
     def close(self) -> None:
         self._pages = []

@@ -102,7 +102,7 @@ def _draw(page: Any, dpi: float, caps: Caps) -> Drawing:
     pixels = memoryview(rows).cast("B")
     if stride != width_px * 3:
         pixels = memoryview(b"".join(pixels[y * stride : y * stride + width_px * 3] for y in range(height_px)))
-    return Drawing(width_px, height_px, pixels, clean_words(_words(page)), width, height)
+    return Drawing(width_px, height_px, pixels, clean_words(_words(page), width, height), width, height)
 
 
 def _words(page: Any) -> Iterator[Word]:

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
     ],
 )
 def test_words_are_clean(raw: str, texts: list[str]) -> None:
-    words = drawing.clean_words([(raw, (0.1, 0.2, 0.5, 0.3))])
+    words = drawing.clean_words([(raw, (0.1, 0.2, 0.5, 0.3))], 600, 800)
     assert [word for word, _ in words] == texts
     if texts:
         assert words[0][1][:2] == (0.1, 0.2)
@@ -43,10 +43,10 @@ def test_words_are_clean(raw: str, texts: list[str]) -> None:
 def test_words_off_the_page_are_dropped_and_their_number_is_bounded() -> None:
     nan = float("nan")
     boxes = [(-0.5, 0.1, 0.5, 0.2), (1.1, 0.1, 1.2, 0.2), (0.1, 0.2, 0.1, 0.3), (nan, 0, 1, 1), (0.9, 0.9, 9.0, 9.0)]
-    kept = drawing.clean_words([("w", box) for box in boxes])
+    kept = drawing.clean_words([("w", box) for box in boxes], 600, 800)
     assert kept == [("w", (0.0, 0.1, 0.5, 0.2)), ("w", (0.9, 0.9, 1.0, 1.0))]
-    assert len(drawing.clean_words([("w", (0.0, 0.0, 1.0, 1.0))] * 30_000)) == drawing.MAX_WORDS
-    long = drawing.clean_words([("w" * 1000, (0.0, 0.0, 1.0, 1.0))] * 3_000)
+    assert len(drawing.clean_words([("w", (0.0, 0.0, 1.0, 1.0))] * 30_000, 600, 800)) == drawing.MAX_WORDS
+    long = drawing.clean_words([("w" * 1000, (0.0, 0.0, 1.0, 1.0))] * 3_000, 600, 800)
     assert sum(len(word) for word, _ in long) == drawing.MAX_TEXT
 
 

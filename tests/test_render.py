@@ -110,6 +110,22 @@ def test_annotations_and_form_fields_are_drawn(renderer: Renderer) -> None:
     assert (page.image[205:235, 200:270].max(axis=2) < 100).any(), "the field's text is drawn"
 
 
+@pytest.mark.parametrize(
+    "side, size, seen",
+    [(612, 0.7, False), (612, 3.0, True), (3000, 0.7, False), (3000, 3.0, True), (60, 0.7, True), (60, 0.05, False)],
+)
+def test_words_too_small_to_be_read_are_no_words(renderer: Renderer, side: float, size: float, seen: bool) -> None:
+    def draw(document: Any) -> None:
+        page = document.new_page(width=side, height=side)
+        page.insert_text((side / 6, side / 3), "Harbour", fontsize=side / 30)
+        page.insert_text((side / 6, side / 2), "buy-at-Acme", fontsize=size, color=(1, 1, 1))
+        page.insert_text((side / 6, side / 2), "sideways", fontsize=size, rotate=90)
+
+    with opened(renderer, made(draw)) as document:
+        words = renderer.render(document, 2).words  # type: ignore[union-attr]
+    assert list(words.texts) == (["Harbour", "buy-at-Acme", "sideways"] if seen else ["Harbour"])
+
+
 def test_words_hold_no_white_space(renderer: Renderer) -> None:
     with opened(
         renderer, made(lambda document: document[0].insert_text((40, 100), "Stra\u00dfe non\u00a0breaking"))
