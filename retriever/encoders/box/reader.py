@@ -43,6 +43,7 @@ _SHORT = 4
 _PARTS = 24  # pixels of a line in height and width that may hold several
 _CROWDED = 0.5  # heights of a line from one wide character to the next
 _DARK = 75  # of 255
+_MIXED = 0.8  # of the confidence of lines of two scripts
 CONFIDENT = 0.7
 CERTAIN = 0.9
 _DOUBTED = 0.75
@@ -248,8 +249,8 @@ def _guess(height: int) -> float:
 
 
 def _likely(read: Read) -> float:
-    """The confidence of a line, nothing where it is of two scripts, as lines upside down are."""
-    return 0.0 if mixed(read.text) else read.confidence
+    """The confidence of a line, less where it is of two scripts, as most lines upside down are and few others."""
+    return read.confidence * (_MIXED if mixed(read.text) else 1.0)
 
 
 def _believed(read: Read) -> bool:
