@@ -324,6 +324,21 @@ def test_a_cyrillic_page_on_its_head_is_righted(encoder: BoxEncoder) -> None:
     assert words is not None and recall((text * 3).split(), list(words.texts)) >= 0.85
 
 
+def test_a_page_of_two_scripts_is_not_taken_for_one_on_its_head(encoder: BoxEncoder) -> None:
+    import pymupdf
+
+    text = (
+        "Ωστόσο, η Chivas αποβλήθηκε από το πρωτάθλημα MLS στο Λος Angeles και η δεύτερη ομάδα MLS που είχε η Galaxy. "
+    )
+    sheet = pymupdf.open().new_page(width=612, height=792)
+    sheet.insert_htmlbox(pymupdf.Rect(56, 72, 220, 700), text * 3, css="* {font-size: 11pt}")
+    pixels = sheet.get_pixmap(dpi=150)
+    image = np.frombuffer(pixels.samples, np.uint8).reshape(pixels.height, pixels.width, 3)
+    for turned in (image, np.ascontiguousarray(image[::-1, ::-1])):
+        words = encoder.read(Page(1, turned, Words(), 612, 792))
+        assert words is not None and recall((text * 3).split(), list(words.texts)) >= 0.9
+
+
 def test_small_print_is_read(encoder: BoxEncoder) -> None:
     words = encoder.read(scan(rendered([LEFT + " " + RIGHT], size=6)))
     assert words is not None and recall((LEFT + " " + RIGHT).split(), list(words.texts)) >= 0.95

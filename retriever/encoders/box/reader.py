@@ -43,7 +43,7 @@ _SHORT = 4
 _PARTS = 24  # pixels of a line in height and width that may hold several
 _CROWDED = 0.5  # heights of a line from one wide character to the next
 _DARK = 75  # of 255
-_MIXED = 0.8  # of the confidence of lines of two scripts
+_MIXED = 0.9  # of the confidence of lines of two scripts
 CONFIDENT = 0.7
 CERTAIN = 0.9
 _DOUBTED = 0.75
@@ -133,7 +133,7 @@ class Reader:
         certain = [read.confidence >= _DOUBTFUL and not mixed(read.text) for read, _ in known.values()]
         if len(longest) < 3 or certain[0]:
             return False, known
-        level = sum(_likely(self._read(cuts[i].pixels(), 1.0)) for i in longest)
+        level = sum(self._read(cuts[i].pixels(), 1.0).confidence for i in longest)
         return sum(_likely(self._read(cuts[i].pixels()[::-1, ::-1], 1.0)) for i in longest) > level, known
 
     def _words(self, cuts: Sequence[Cut], known: dict[int, Wide] | None = None) -> Words:
@@ -249,7 +249,7 @@ def _guess(height: int) -> float:
 
 
 def _likely(read: Read) -> float:
-    """The confidence of a line, less where it is of two scripts, as most lines upside down are and few others."""
+    """The confidence of a line, less where it is of two scripts, as most are that are turned on their heads."""
     return read.confidence * (_MIXED if mixed(read.text) else 1.0)
 
 
