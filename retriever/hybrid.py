@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from index.native.twin import standardise
+
 TEXT_WEIGHT = 0.45  # of the text lane at most; the visual lane has the rest
 SURE = 0.6  # share of the highest possible BM25 from which the text lane has all its weight
 BEST = 60, 20  # pages of the visual lane, and of the text lane, that both lanes are standardised over
@@ -33,12 +35,5 @@ def fuse(visual: np.ndarray, text: np.ndarray, ceiling: float, contents: np.ndar
     visual = np.where(seen, visual, lowest)
     by_text = np.argsort(-text, kind="stable")[: BEST[1]]
     best = np.union1d(np.argsort(-visual, kind="stable")[: BEST[0]], by_text[text[by_text] > 0])
-    lanes = (1 - weight) * _standardised(visual, best) + weight * _standardised(text, best)
+    lanes = (1 - weight) * standardise(visual, best) + weight * standardise(text, best)
     return lanes - CONTENTS * contents
-
-
-def _standardised(scores: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """(n,) -> (n,) of which those at the places `among` have mean 0 and deviation 1; zeros where these are alike."""
-    some = np.asarray(scores, np.float64)[among]
-    deviation = some.std() if len(some) else 0.0
-    return (scores - some.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))

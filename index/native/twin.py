@@ -110,11 +110,13 @@ def select(
     return some[best], scores[best]
 
 
-def standardise(scores: np.ndarray) -> np.ndarray:
-    """(n,) -> (n,) float64 with mean 0 and deviation 1; zeros where they are all alike."""
+def standardise(scores: np.ndarray, among: slice | np.ndarray = slice(None)) -> np.ndarray:
+    """(n,) -> (n,) float64, of which those at the places `among`, all if none are named, have mean 0 and deviation 1;
+    zeros where these are alike."""
     scores = np.asarray(scores, np.float64)
-    deviation = scores.std() if len(scores) else 0.0
-    return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
+    some = scores[among]
+    deviation = some.std() if len(some) else 0.0
+    return (scores - some.mean()) / deviation if deviation > 1e-9 else np.zeros(len(scores))
 
 
 def row_bytes(codec: str, dim: int) -> int:

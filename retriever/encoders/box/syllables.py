@@ -16,7 +16,7 @@ import numpy as np
 START, END = "^", "$"
 STEPS = 12  # a nat
 _REMEMBERED = 100_000
-_RUN = re.compile("[\uac00-\ud7a3]+")
+RUN = re.compile("[\uac00-\ud7a3]+")
 
 
 class Syllables:
@@ -41,7 +41,7 @@ class Syllables:
 
     def nats(self, word: str) -> float:
         """Minus the log-probability of a word: of its Hangul, or, if it has none, as `others` tell."""
-        runs = _RUN.findall(word)
+        runs = RUN.findall(word)
         if not runs:
             return self._others(word)
         if len(self._known) > _REMEMBERED:

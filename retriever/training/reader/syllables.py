@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import unicodedata
 import zlib
 from collections import Counter
@@ -20,13 +19,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from retriever.encoders.box.syllables import END, START, STEPS
+from retriever.encoders.box.syllables import END, RUN, START, STEPS
 from retriever.training.reader import lines
 
 TEXT, LEAST = 3, 2
 _DISCOUNT = 0.75
 _ANY = 1 / 12_000  # of a syllable never seen
-_RUN = re.compile("[\uac00-\ud7a3]+")
 
 
 def words(folder: Path) -> Counter[str]:
@@ -36,11 +34,11 @@ def words(folder: Path) -> Counter[str]:
         for package in folder.glob(f"libreoffice-{kind}-ko_*.deb"):
             for text in read(package):
                 if not lines.held_out(text):
-                    found.update({word: TEXT * many for word, many in Counter(_RUN.findall(text)).items()})
+                    found.update({word: TEXT * many for word, many in Counter(RUN.findall(text)).items()})
     for package in folder.glob("hunspell-ko_*.deb"):
         for held in lines.files(package, ".dic"):
             listed = [entry.partition("/")[0] for entry in unicodedata.normalize("NFC", held.decode("utf-8")).split()]
-            found.update({word for word in listed if _RUN.fullmatch(word)})
+            found.update({word for word in listed if RUN.fullmatch(word)})
     return found
 
 
