@@ -139,12 +139,12 @@ class Texts:
 
 def _syllable(character: str, chance: random.Random) -> str:
     """Of a Hangul syllable one that differs in a jamo, most often in one that looks like its own, at times any."""
-    place = ord(character) - 0xAC00
-    if not 0 <= place < 11172:
+    jamo = [number - 1 for number in classes.jamo(character)]
+    if jamo[0] < 0:
         return character
     if chance.random() < 0.3:
         return chance.choice(classes.HANGUL)
-    jamo, part = [place // 588, place % 588 // 28, place % 28], chance.randrange(3)
+    part = chance.randrange(3)
     alike = [k for group in _ALIKE[part] for k in group if jamo[part] in group and k != jamo[part]]
     jamo[part] = chance.choice(alike or range((19, 21, 28)[part]))
     other = chr(0xAC00 + jamo[0] * 588 + jamo[1] * 28 + jamo[2])
