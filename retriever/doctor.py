@@ -62,6 +62,7 @@ def examine(folder: Path) -> list[Finding]:
         ("installation", _installation),
         ("kernels", _kernels),
         ("encoder", _encoder),
+        ("tesseract", _tesseract),
         ("renderer", _renderer),
         ("SQLite", _sqlite),
         ("disk", lambda: _disk(folder)),
@@ -129,8 +130,22 @@ def _encoder() -> Iterator[Finding]:
 
     weights = Weights()
     total = sum(len(weights.read(name)) for name in weights.digests)
-    told = f"{DEFAULT}: {len(weights.digests)} weight files, {total / 1e6:.1f} MB, all verified"
-    yield Finding("encoder", OK, f"{told}; Arabic, Hebrew, Thai and Indic scripts only from text layers")
+    yield Finding("encoder", OK, f"{DEFAULT}: {len(weights.digests)} weight files, {total / 1e6:.1f} MB, all verified")
+
+
+def _tesseract() -> Iterator[Finding]:
+    from retriever.encoders.box.tesseract import installed
+
+    program = installed()
+    if program and program.scripts:
+        yield Finding("tesseract", OK, f"{program.version}, reads {', '.join(program.scripts)} in pictures")
+        return
+    found = "not installed" if program is None else f"{program.version}, without models that are needed here"
+    advice = (
+        "Pages in Arabic, Hebrew, Thai, Indic and like scripts are found by their text layers alone. It, its model osd "
+        "and those of their languages read pictures of them. Debian: apt install tesseract-ocr tesseract-ocr-ara ..."
+    )
+    yield Finding("tesseract", OK, found, advice)
 
 
 def _renderer() -> Iterator[Finding]:

@@ -16,14 +16,10 @@ import numpy as np
 
 from ingest.page import Words
 from retriever.encoders import box as package
-from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box import BoxEncoder, tesseract
 from retriever.encoders.box.layer import blank
 
 _NETS = ("detector.onnx", "recogniser.onnx", "characters.json", "pieces.safetensors", "syllables.safetensors")
-_CODE = (
-    *("reader", "ctc", "scripts", "likely", "hangul", "syllables", "pieces"),
-    *("lines", "slanted", "order", "skew", "stacked", "components", "layer"),
-)
 
 
 class Readings:
@@ -32,10 +28,13 @@ class Readings:
 
     def __init__(self, box: BoxEncoder, cache: Path) -> None:
         self._box, self.spared = box, 0.0
-        code = [(Path(package.__file__).with_name(f"{name}.py")).read_bytes() for name in _CODE]
+        modules = sorted(Path(package.__file__).parent.glob("*.py"))
+        code = b"".join(module.read_bytes() for module in modules if not module.name.startswith("build"))
+        other = tesseract.installed()
         self.made_by = {
             "nets": {name: box.fingerprint["weights"][name] for name in _NETS},
-            "code": hashlib.sha256(b"".join(code)).hexdigest(),
+            "code": hashlib.sha256(code).hexdigest(),
+            "tesseract": [other.version, *sorted(other.models)] if other else [],
         }
         self._folder = cache / "readings" / _digest(json.dumps(self.made_by, sort_keys=True).encode())
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ingest.page import Page, PageTokens, Render, Words
-from retriever.encoders.box import layer
+from retriever.encoders.box import layer, tesseract
 from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.states import POSITIONS, States, Table
@@ -85,7 +85,7 @@ class BoxEncoder(MultiVector):
     def _opened(self) -> Reader:
         files = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "characters.json")]
         syllables = Syllables(self._weights.tensors("syllables.safetensors"), self._pieces.nats)
-        return Reader(files[0], files[1], files[2], self._threads, syllables.nats)
+        return Reader(files[0], files[1], files[2], self._threads, syllables.nats, tesseract.installed())
 
     @property
     def reader(self) -> Reader:

@@ -7,8 +7,8 @@ and read again where that was too narrow. Pages that lie askew, on a side or on 
 characters from top to bottom are read as such (`stacked`). Lines read with a mean probability under CONFIDENT, single
 characters under CERTAIN, are looked at again at the full resolution, as several may have been taken for one, or
 dropped.
-Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; does not read Arabic, Hebrew, Thai, Indic
-scripts, handwriting or curved lines.
+Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; pages in other scripts where `tesseract` is
+there to read them; no handwriting and no curved lines.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from retriever.encoders.box.components import components
 from retriever.encoders.box.ctc import Doubts, Read, ctc, gaps
 from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
 from retriever.encoders.box.scripts import WIDE, mixed, narrow, settled
-from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back
+from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back, unturned
 from retriever.encoders.box.slanted import Slanted
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
+from retriever.encoders.box.tesseract import Tesseract
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -44,6 +45,7 @@ _PARTS = 24  # pixels of a line in height and width that may hold several
 _CROWDED = 0.5  # heights of a line from one wide character to the next
 _DARK = 75  # of 255
 _MIXED = 0.9  # of the confidence of lines of two scripts
+_FOREIGN = 0.9  # of the confidence of a page in a script that is read: .73 to .83 in others
 CONFIDENT = 0.7
 CERTAIN = 0.9
 _DOUBTED = 0.75
@@ -57,16 +59,23 @@ class Reader:
     """Detection and recognition sessions. characters: the letters that can be read."""
 
     def __init__(
-        self, detector: bytes, recogniser: bytes, characters: bytes, threads: int, nats: Callable[[str], float]
+        self,
+        detector: bytes,
+        recogniser: bytes,
+        characters: bytes,
+        threads: int,
+        nats: Callable[[str], float],
+        other: Tesseract | None = None,
     ) -> None:
-        """characters: JSON, the classes after blank; nats: of a word, minus its log-probability."""
+        """characters: JSON, the classes after blank; nats: of a word, minus its log-probability; other: what is asked
+        for pages that are read with little confidence, as those in other scripts are."""
         self._detector = session(detector, threads)
         self._recogniser = session(recogniser, 1)
         self._characters = ["", *json.loads(characters)]
         places: dict[str, int] = {}
         self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
         self.characters = frozenset(self._characters[1:])
-        self._threads, self._nats = threads, nats
+        self._threads, self._nats, self._other = threads, nats, other
 
     def lines(self, image: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) float32 of the lines of text in `image` (H, W, 3) uint8, fractions of the page."""
@@ -94,7 +103,7 @@ class Reader:
         """
         image = _dark_on_light(image)
         if lines is not None:
-            return self._words(lines_at(image, lines))
+            return self._words(lines_at(image, lines))[0]
         image, text, degrees = self._straight(image)
         turns = int(on_a_side(text))
         cuts = lines_of(np.rot90(image, turns), np.rot90(text, turns), turned=turns == 1)
@@ -102,10 +111,10 @@ class Reader:
         if on_its_head:
             turns += 2
             cuts, known = lines_of(np.rot90(image, turns), np.rot90(text, turns)), {}
-        found = self._words(cuts, known)
-        boxes = found.boxes
-        for _ in range(turns):
-            boxes = np.stack([1 - boxes[:, 3], boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2]], axis=1)
+        found, confidence = self._words(cuts, known)
+        boxes = unturned(found.boxes, turns)
+        if self._other and cuts and confidence < _FOREIGN and (other := self._other.words(image)):
+            found, boxes = other, other.boxes
         if degrees:
             size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
             boxes = turned_back(boxes * size, degrees, image.shape[1], image.shape[0]) / size
@@ -136,8 +145,9 @@ class Reader:
         level = sum(self._read(cuts[i].pixels(), 1.0).confidence for i in longest)
         return sum(_likely(self._read(cuts[i].pixels()[::-1, ::-1], 1.0)) for i in longest) > level, known
 
-    def _words(self, cuts: Sequence[Cut], known: dict[int, Wide] | None = None) -> Words:
-        """The words of lines, and their boxes as fractions of the picture. known: what of them was read before."""
+    def _words(self, cuts: Sequence[Cut], known: dict[int, Wide] | None = None) -> tuple[Words, float]:
+        """The words of lines, and their boxes as fractions of the picture; the confidence of lines that are believed,
+        mean over their lengths, 0 where those are not half of all. known: what of them was read before."""
         with ThreadPoolExecutor(self._threads) as pool:
             read = self._lines(cuts, pool, known or {})
             placed = [one for one in zip(range(len(cuts)), cuts, read, strict=True) if _believed(one[2])]
@@ -149,7 +159,10 @@ class Reader:
             texts += [word for word, _, _ in told.words]
             boxes += [line.box(start, end) for _, start, end in told.words]
         found = np.array(boxes, np.float32).reshape(-1, 4)
-        return Words(settled(texts), np.clip(found, 0, 1).astype(np.float32))
+        lengths = [line.length for _, line, _ in placed]
+        enough = 2 * sum(lengths) >= sum(line.length for line in cuts) > 0
+        confidence = np.average([told.confidence for _, _, told in placed], weights=lengths) if enough else 0.0
+        return Words(settled(texts), np.clip(found, 0, 1).astype(np.float32)), float(confidence)
 
     def _parts(self, cuts: Sequence[Cut], placed: Sequence[tuple[int, Cut, Read]]) -> list[tuple[int, Cut]]:
         """The lines in those of `cuts` that are not among the `placed`, where the picture's full resolution shows

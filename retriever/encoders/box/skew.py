@@ -54,3 +54,11 @@ def turned_back(boxes: np.ndarray, degrees: float, width: int, height: int) -> n
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
     turned = (centre - middle) @ np.array([[cosine, sine], [-sine, cosine]], np.float32) + middle
     return (boxes + np.tile(turned - centre, 2)).astype(np.float32)
+
+
+def unturned(boxes: np.ndarray, turns: int) -> np.ndarray:
+    """Boxes (n, 4) of a page turned `turns` times by 90 degrees, as `np.rot90` does -> those of it as it was; fractions
+    of the page."""
+    for _ in range(turns):
+        boxes = np.stack([1 - boxes[:, 3], boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2]], axis=1)
+    return boxes

@@ -1,0 +1,144 @@
+"""Pages in scripts that `reader` does not know, read by tesseract, where it is installed.
+
+tesseract says which script a page is in and reads it, by the model of the script or those of its languages, whichever
+are installed. It is given grey pixels and nothing of the file that they came from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from ingest.page import Words
+from retriever.encoders.box.skew import unturned
+
+LANGUAGES = {
+    "Arabic": ("ara", "fas", "urd", "pus", "snd", "uig"),
+    "Hebrew": ("heb", "yid"),
+    "Thai": ("tha",),
+    "Devanagari": ("hin", "mar", "nep", "san"),
+    "Bengali": ("ben", "asm"),
+    "Gujarati": ("guj",),
+    "Gurmukhi": ("pan",),
+    "Kannada": ("kan",),
+    "Malayalam": ("mal",),
+    "Oriya": ("ori",),
+    "Sinhala": ("sin",),
+    "Tamil": ("tam",),
+    "Telugu": ("tel",),
+    "Khmer": ("khm",),
+    "Lao": ("lao",),
+    "Myanmar": ("mya",),
+    "Tibetan": ("bod", "dzo"),
+    "Armenian": ("hye",),
+    "Georgian": ("kat", "kat_old"),
+    "Ethiopic": ("amh", "tir"),
+}
+"""Script, by the name that tesseract has for it -> the names of its models of languages in it."""
+_UNSPACED = ("Thai", "Khmer", "Lao", "Myanmar", "Tibetan")  # whose letters it gives one by one
+_GAP = 0.3  # heights of a line between those of a word
+_SECONDS = 120
+_WORD = "5"  # level of a row of its table
+_LEAST = 20  # of 100, that a word is believed
+
+
+class Tesseract:
+    """The program, as it is installed. program: its path."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    @cached_property
+    def models(self) -> frozenset[str]:
+        """The names of the models that are installed."""
+        told = self._run(["--list-langs"], b"") or ""
+        return frozenset(line.strip() for line in told.splitlines()[1:])
+
+    @cached_property
+    def version(self) -> str:
+        """As it says, "5.3.0"; "" where it does not run."""
+        found = re.match(r"tesseract v?(\S+)", self._run(["--version"], b"") or "")
+        return found[1] if found else ""
+
+    @property
+    def scripts(self) -> list[str]:
+        """The scripts that it can read here and `reader` cannot: none without the model that tells scripts."""
+        return [script for script in LANGUAGES if self._models(script)] if "osd" in self.models else []
+
+    def words(self, image: np.ndarray) -> Words | None:
+        """The words of `image` (H, W, 3) uint8 in its reading order, of a page in one of `scripts`; else None."""
+        if not self.scripts:
+            return None
+        told = self._run(["-", "-", "--psm", "0"], _pgm(image)) or ""
+        script, clockwise = (re.search(rf"^{what}: (\w+)", told, re.M) for what in ("Script", "Rotate"))
+        models = self._models(script[1]) if script else []
+        if not (script and clockwise and models):
+            return None
+        turns = -int(clockwise[1]) // 90 % 4
+        level = np.rot90(image, turns)
+        table = self._run(["-", "-", "--psm", "3", "-l", "+".join(models), "tsv"], _pgm(level))
+        if table is None:
+            return None
+        found = parsed(table, level.shape[1], level.shape[0], script[1] in _UNSPACED)
+        return Words(found.texts, unturned(found.boxes, turns))
+
+    def _models(self, script: str) -> list[str]:
+        """The models that read a script: that of the script itself, or those of its languages."""
+        one = f"script/{script}"
+        return [one] if one in self.models else [name for name in LANGUAGES.get(script, ()) if name in self.models]
+
+    def _run(self, options: list[str], given: bytes) -> str | None:
+        """What it prints; None where it fails or takes too long."""
+        alone = {**os.environ, "OMP_THREAD_LIMIT": "1"}
+        try:
+            done = subprocess.run(
+                [self._program, *options], input=given, capture_output=True, timeout=_SECONDS, env=alone, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.decode("utf-8", "replace")
+
+
+def installed() -> Tesseract | None:
+    """tesseract, where it is on the PATH."""
+    program = shutil.which("tesseract")
+    return Tesseract(program) if program else None
+
+
+def parsed(table: str, width: int, height: int, joined: bool = False) -> Words:
+    """The words in tesseract's table, as `tsv` makes it of a picture of so many pixels; boxes as fractions of it.
+
+    joined: what stands together in a line is one word.
+    """
+    texts: list[str] = []
+    boxes: list[list[float]] = []
+    last: list[str] = []
+    for line in table.splitlines()[1:]:
+        cells = line.split("\t")
+        if len(cells) != 12 or cells[0] != _WORD or float(cells[10]) < _LEAST or not (text := _bare(cells[11])):
+            continue
+        x, y, w, h = map(float, cells[6:10])
+        if joined and cells[:5] == last and x - boxes[-1][2] < _GAP * max(h, boxes[-1][3] - boxes[-1][1]):
+            texts[-1] += text
+            boxes[-1] = [boxes[-1][0], min(y, boxes[-1][1]), max(x + w, boxes[-1][2]), max(y + h, boxes[-1][3])]
+        else:
+            texts.append(text)
+            boxes.append([x, y, x + w, y + h])
+        last = cells[:5]
+    return Words(texts, (np.array(boxes, np.float32).reshape(-1, 4) / ([width, height] * 2)).astype(np.float32))
+
+
+def _bare(text: str) -> str:
+    """Without the marks of direction that it puts into words."""
+    return text.translate({0x200E: None, 0x200F: None}).strip()
+
+
+def _pgm(image: np.ndarray) -> bytes:
+    grey = Image.fromarray(image).convert("L")
+    return b"P5 %d %d 255\n" % grey.size + grey.tobytes()
