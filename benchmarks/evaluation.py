@@ -1,13 +1,14 @@
 """What `octavo eval` says of the encoder in the box on the development sets: every mode, codec and first stage.
 
-    python benchmarks/evaluation.py [NAME ...] [--queries 200] [--again]
+    python benchmarks/evaluation.py [NAME ...] [--again]
 
 Without names all of SETS, the cheap ones first. A set is measured by the command itself and kept in
 results/eval_NAME.json, which `octavo compare` reads. A set that was measured with the weights as they are now is not
 measured again, so a killed run goes on; indexes are kept too. At the end the tables of README are printed and
-results/evaluation.svg drawn, of all the files. `-pixels` sets are given as pictures alone, beside BM25 over what the
-reader in the package sees in them; `-scans` sets are pages drawn from a set, so that rapidocr, where it is installed,
-can be there too.
+results/evaluation.svg drawn, of all the files. `xquad_de>en` has German questions on the English pages; of xquad only
+the second half of the pages is asked for, as the head was trained on the first. `-pixels` sets are given as pictures
+alone, beside BM25 over what the reader in the package sees in them; `-scans` sets are pages drawn from a set, so that
+rapidocr, where it is installed, can be there too.
 """
 
 from __future__ import annotations
@@ -36,64 +37,81 @@ RESULTS = Path(__file__).parent / "results"
 WORK = Path("~/.cache/octavo-bench/evaluation").expanduser()
 MEASURE = "ndcg@5"
 MODES = ("--mode", "hybrid", "--mode", "visual", "--baseline", "layer")
-CODECS = ("--sweep", "--pool", "1", "--candidates", "exact", "--mode", "text", *MODES)
-STAGES = ("--sweep", "--pool", "1", *(f for s in ("codes", "rows", "pooled") for f in ("--candidates", s)), *MODES[:4])
-SCANS = ("--candidates", "exact", "--pixels-only", "--baseline", "ocr", *MODES)
+EXACT = ("--candidates", "exact")
+ALONE = (*EXACT, "--mode", "text", *MODES)
+CODECS = ("--sweep", "--pool", "1", *ALONE)
+STAGES = (*(f for s in ("codes", "rows", "pooled") for f in ("--candidates", s)), *MODES[:4])
+SCANS = (*EXACT, "--pixels-only", "--baseline", "ocr", *MODES)
 PIXELS = (*SCANS, "--mode", "text")
+ACROSS = (*EXACT, *MODES)
 SHOWN = (("int8", "exact", "hybrid"), ("int8", "exact", "visual"), ("text",), ("the text layer",))
 STAGED = tuple(("int8", stage, mode) for mode in ("hybrid", "visual") for stage in ("exact", "codes", "rows", "pooled"))
 COSTS = (
     ("bytes_a_page", "what a page takes on disk", "bytes"),
     ("ms_a_query_cpu", "what a query takes of one core", "ms"),
 )
+HALF = 72  # of the pages of xquad: retriever/training/box/pools.py
 UNREAD = ("ar", "hi", "th")  # scripts that the reader does not read
 XQUAD = ("en", "de", "es", "ru", "el", "tr", "ar", "hi", "th", "vi", "zh", "ro")
 
 
 class Part(NamedTuple):
-    """Of the set `name` the documents whose names begin with `prefix`, or `pages` pages drawn from all of them; what is
-    asked of it."""
+    """Of the set `name` the document whose name begins with `own`, or `pages` pages drawn from all of them. What is
+    asked of it: at most `most` questions of its pages from `first` on, or of the same pages in the document `asked`."""
 
     name: str
-    prefix: str = ""
+    own: str = ""
     pages: int = 0
     options: tuple[str, ...] = CODECS
+    most: int | None = 200
+    asked: str = ""
+    first: int = 0
 
 
-WHOLE = ("piaf_pages", "jaquad_pages", "ohr_bench", "debian_headings")
+def spoken(own: str, asked: str = "", options: tuple[str, ...] = ALONE) -> Part:
+    """The pages of one language, and questions in it or in another, of the pages that the head was not trained on."""
+    return Part("xquad_pages", f"xquad_{own}.", options=options, asked=f"xquad_{asked or own}.", first=HALF)
+
+
+WHOLE = {"piaf_pages": None, "jaquad_pages": None, "ohr_bench": None, "debian_headings": 210}
+"""Set -> how many of its questions, None for all."""
 SETS = {
-    **{name: Part(name) for name in WHOLE},
-    **{f"xquad_{language}": Part("xquad_pages", f"xquad_{language}.") for language in XQUAD},
-    **{f"{name}-stages": Part(name, options=STAGES) for name in WHOLE},
-    **{f"{name}-pixels": Part(name, options=PIXELS) for name in WHOLE},
+    **{name: Part(name, most=most) for name, most in WHOLE.items()},
+    **{f"xquad_{language}": spoken(language) for language in XQUAD},
+    **{f"{name}-stages": Part(name, options=STAGES, most=most) for name, most in WHOLE.items()},
+    **{f"{name}-pixels": Part(name, options=PIXELS, most=most) for name, most in WHOLE.items()},
+    **{f"xquad_{language}-pixels": spoken(language, options=PIXELS) for language in XQUAD if language not in UNREAD},
     **{
-        f"xquad_{language}-pixels": Part("xquad_pages", f"xquad_{language}.", options=PIXELS)
-        for language in XQUAD
-        if language not in UNREAD
+        f"xquad_{asked}>{own}": spoken(own, asked, ACROSS)
+        for language in XQUAD[1:]
+        for asked, own in ((language, "en"), ("en", language))
     },
-    **{f"{name}-scans": Part(name, pages=60, options=SCANS) for name in ("piaf_pages", "ohr_bench")},
+    **{f"{name}-scans": Part(name, pages=60, options=SCANS, most=None) for name in ("piaf_pages", "ohr_bench")},
 }
 
 
 def cut(part: Part, folder: Path) -> Path:
     """A part of a set with the questions that it answers, as a set of its own; a whole set where it lies."""
     source = DATA / part.name
-    if not part.prefix and not part.pages:
+    if not part.own and not part.pages:
         return source
     rows = [line.split("\t") for line in (source / "qrels.tsv").read_text("utf-8").splitlines()[1:]]
-    rows = [row for row in rows if row[1].startswith(part.prefix)]
+    rows = [
+        [q, part.own + page.removeprefix(part.asked), grade] for q, page, grade in rows if page.startswith(part.asked)
+    ]
+    rows = [row for row in rows if int(row[1].rpartition("#")[2]) >= part.first]
     pages = sorted({row[1] for row in rows})
     if part.pages:
         pages = sorted(random.Random(0).sample(pages, part.pages))
-    if (folder / "queries.jsonl").exists():  # drawn before: the same bytes, so the same indexes
+    if part.pages and (folder / "queries.jsonl").exists():  # drawn before: the same bytes, so the same indexes
         return folder
     (folder / "pdf").mkdir(parents=True, exist_ok=True)
-    place = _copy(source, folder, pages) if part.pages else _link(source, folder, part.prefix)
+    place = _copy(source, folder, pages) if part.pages else _link(source, folder, part.own)
     kept = [[query, place.get(page, page), grade] for query, page, grade in rows if page in set(pages)]
-    asked = {query for query, _, _ in kept}
+    known = {query for query, _, _ in kept}
     lines = (source / "queries.jsonl").read_text("utf-8").splitlines()
     (folder / "qrels.tsv").write_text("\n".join(["query-id\tpage-id\trelevance", *map("\t".join, kept), ""]), "utf-8")
-    (folder / "queries.jsonl").write_text("\n".join(line for line in lines if json.loads(line)["id"] in asked), "utf-8")
+    (folder / "queries.jsonl").write_text("\n".join(line for line in lines if json.loads(line)["id"] in known), "utf-8")
     return folder
 
 
@@ -132,17 +150,17 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
         system = result["system"]
         means = {m: {k: round(found[m][system["label"]][k], 4) for k in ("mean", "low", "high")} for m in found}
         every.append({"system": system, "means": means, "cost": result["cost"], "funnel": result["funnel"]})
-        if key(system) in (*SHOWN, *STAGED) or system["mode"] == "baseline":
+        if key(system) in SHOWN or system["mode"] == "baseline":
             values = {MEASURE: {q: round(v, 4) for q, v in result["values"][MEASURE].items()}}
             left = {k: v for k, v in result.items() if k not in ("failures", "cost", "funnel")}
             kept.append(left | {"values": values})
     return document | {"measures": [MEASURE], "results": kept, "systems": every}
 
 
-def measure(name: str, work: Path, queries: str) -> None:
+def measure(name: str, work: Path) -> None:
     """Measure a set by the command and keep what it says."""
     part = SETS[name]
-    options = [*part.options, "--queries", queries]
+    options = [*part.options, *(("--queries", str(part.most)) if part.most else ())]
     if part.pages and importlib.util.find_spec("rapidocr"):
         options += ["--baseline", "rapidocr"]
     source, report = cut(part, work / "sets" / name), work / name
@@ -204,42 +222,48 @@ def points(found: Sequence[dict[tuple[str, ...], dict[str, Any]]], cost: str) ->
 def show(files: dict[str, dict[str, Any]]) -> None:
     """Print the tables of README, and draw its plot of the sets that were measured with every first stage."""
     scans = {name: systems(file) for name, file in files.items() if SETS[name].pages}
-    plain, seen = (
-        {name: systems(file) for name, file in files.items() if SETS[name].options == options}
-        for options in (CODECS, PIXELS)
+    plain, swept, seen, across = (
+        {name: systems(file) for name, file in files.items() if SETS[name].options in options}
+        for options in ((CODECS, ALONE), (CODECS,), (PIXELS,), (ACROSS,))
     )
     both = (*scans.values(), *seen.values())
     readers = dict.fromkeys(one for every in both for one in every if one[0].startswith("OCR"))
-    for some in (plain, seen):
-        if spoken := [every for name, every in some.items() if SETS[name].prefix]:
-            some[f"mean of {len(spoken)} languages of xquad"] = averaged(spoken)
-    swept = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
+    for some, kind in ((plain, ""), (seen, ""), (across, ">en"), (across, "xquad_en>")):
+        if each := [every for name, every in some.items() if name in SETS and SETS[name].own and kind in name]:
+            some[f"mean of {len(each)} languages of xquad {kind}"] = averaged(each)
+    staged = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
     codecs = tuple((codec, "exact", "visual") for codec in ("fp16", "int8", "int4", "binary"))
     pictures = (*SHOWN[:2], *readers, SHOWN[3])
-    tables = ((plain, SHOWN), (plain, codecs), (swept, STAGED), (scans, pictures), (seen, (*SHOWN[:3], *pictures[2:])))
+    tables = (
+        (plain, SHOWN),
+        (swept, codecs),
+        (staged, STAGED),
+        (scans, pictures),
+        (seen, (*SHOWN[:3], *pictures[2:])),
+        (across, (*SHOWN[:2], SHOWN[3])),
+    )
     for found, columns in tables:
         sys.stdout.write("\n".join([*rows(found, columns), "\n"]))
     panels = []
     for cost, title, unit in COSTS:
-        drawn = list(points(list(swept.values()), cost))
-        panels.append(Panel(drawn, f"Mean of {len(swept)} sets against {title}", title, unit))
+        drawn = list(points(list(staged.values()), cost))
+        panels.append(Panel(drawn, f"Mean of {len(staged)} sets against {title}", title, unit))
         for one in sorted(drawn, key=lambda point: point.cost):
             sys.stdout.write(f"{one.cost:10.0f} {unit:5} {one.quality:.4f} {one.name}\n")
-    if swept:
+    if staged:
         (RESULTS / "evaluation.svg").write_text(drawing(panels, "nDCG@5"), "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SETS))
-    parser.add_argument("--queries", default="200")
     parser.add_argument("--again", action="store_true", help="Measure sets that were measured.")
     parser.add_argument("--work", type=Path, default=WORK)
     given = parser.parse_args()
     weights = load_encoder().fingerprint["weights"]
     for name in given.names or SETS:
         if given.again or name not in measured(weights):
-            measure(name, given.work, given.queries)
+            measure(name, given.work)
     show(measured(weights))
 
 
