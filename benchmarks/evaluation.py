@@ -3,9 +3,9 @@
     python benchmarks/evaluation.py [NAME ...] [--again]
 
 Without names all of SETS, the cheap ones first. A set is measured by the command itself and kept in
-results/eval_NAME.json, which `octavo compare` reads. A set that was measured with the weights as they are now is not
-measured again, so a killed run goes on; indexes are kept too. At the end the tables of README are printed and
-results/evaluation.svg drawn, of all the files. `xquad_de>en` has German questions on the English pages; of xquad only
+results/eval_NAME.json, whole sets with the value of each query, for `octavo compare`. What was measured with the weights
+as they are now is not measured again, so a killed run goes on; indexes are kept too. At the end README's tables are
+printed and results/evaluation.svg is drawn, of all the files. `xquad_de>en` has German questions on the English pages; of xquad only
 the second half of the pages is asked for, as the head was trained on the first. `-pixels` sets are given as pictures
 alone, beside BM25 over what the reader in the package sees in them; `-scans` sets are pages drawn from a set, so that
 rapidocr, where it is installed, can be there too.
@@ -63,7 +63,7 @@ class Part(NamedTuple):
     own: str = ""
     pages: int = 0
     options: tuple[str, ...] = CODECS
-    most: int | None = 200
+    most: int | None = None
     asked: str = ""
     first: int = 0
 
@@ -86,7 +86,7 @@ SETS = {
         for language in XQUAD[1:]
         for asked, own in ((language, "en"), ("en", language))
     },
-    **{f"{name}-scans": Part(name, pages=60, options=SCANS, most=None) for name in ("piaf_pages", "ohr_bench")},
+    **{f"{name}-scans": Part(name, pages=60, options=SCANS) for name in ("piaf_pages", "ohr_bench")},
 }
 
 
@@ -141,16 +141,16 @@ def key(system: dict[str, Any]) -> tuple[str, ...]:
     return (system["encoder"] if system["mode"] == "baseline" else system["mode"],)
 
 
-def slim(document: dict[str, Any]) -> dict[str, Any]:
-    """A result file with the value of each query for SHOWN and the baselines; `systems` has means, costs and funnel of
-    all."""
+def slim(document: dict[str, Any], keep: bool) -> dict[str, Any]:
+    """A result file whose `systems` has means, costs and funnel of all; where `keep`, with the value of each query for
+    SHOWN and the baselines."""
     found = {m: {row["system"]: row for row in table(document["results"], m)[::-1]} for m in document["measures"]}
     every, kept = [], []
     for result in document["results"]:
         system = result["system"]
         means = {m: {k: round(found[m][system["label"]][k], 4) for k in ("mean", "low", "high")} for m in found}
         every.append({"system": system, "means": means, "cost": result["cost"], "funnel": result["funnel"]})
-        if key(system) in SHOWN or system["mode"] == "baseline":
+        if keep and (key(system) in SHOWN or system["mode"] == "baseline"):
             values = {MEASURE: {q: round(v, 4) for q, v in result["values"][MEASURE].items()}}
             left = {k: v for k, v in result.items() if k not in ("failures", "cost", "funnel")}
             kept.append(left | {"values": values})
@@ -166,9 +166,8 @@ def measure(name: str, work: Path) -> None:
     source, report = cut(part, work / "sets" / name), work / name
     if octavo(["eval", str(source), *options, "--report", str(report), "--cache", str(work / "cache")]):
         sys.exit(f"{name}: not measured")
-    found = slim(json.loads((report / "eval.json").read_text("utf-8"))) | {
-        "command": ["octavo", "eval", name, *options]
-    }
+    whole = json.loads((report / "eval.json").read_text("utf-8"))
+    found = slim(whole, keep=not part.own) | {"command": ["octavo", "eval", name, *options]}
     place(name).write_text(json.dumps(found) + "\n", "utf-8")
 
 
