@@ -3,12 +3,12 @@
     python benchmarks/evaluation.py [NAME ...] [--again]
 
 Without names all of SETS, the cheap ones first. A set is measured by the command itself and kept in
-results/eval_NAME.json, whole sets with the value of each query, for `octavo compare`. What was measured with the weights
-as they are now is not measured again, so a killed run goes on; indexes are kept too. At the end README's tables are
-printed and results/evaluation.svg is drawn, of all the files. `xquad_de>en` has German questions on the English pages; of xquad only
-the second half of the pages is asked for, as the head was trained on the first. `-pixels` sets are given as pictures
-alone, beside BM25 over what the reader in the package sees in them; `-scans` sets are pages drawn from a set, so that
-rapidocr, where it is installed, can be there too.
+results/eval_NAME.json, whole sets with the value of each query, for `octavo compare`. What was measured with the
+weights as they are now is not measured again, so a killed run goes on; indexes are kept too. At the end README's
+tables are printed and results/evaluation.svg is drawn, of all the files. `xquad_de>en` has German questions on the
+English pages; of xquad only the second half of the pages is asked for, as the head was trained on the first.
+`-pixels` sets are given as pictures alone, beside BM25 over what the reader in the package sees in them; `-scans`
+sets are pages drawn from a set, so that rapidocr, where it is installed, can be there too.
 """
 
 from __future__ import annotations
