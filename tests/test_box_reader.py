@@ -63,6 +63,36 @@ def test_a_page_without_a_layer_is_read_in_order(encoder: BoxEncoder) -> None:
     assert len(tokens.vectors) > 80 and np.isfinite(tokens.vectors).all()
 
 
+@pytest.mark.parametrize("foreign", ["", "é"])
+def test_plain_lines_are_read_in_8_bits_alone(
+    encoder: BoxEncoder, monkeypatch: pytest.MonkeyPatch, foreign: str
+) -> None:
+    page = rendered([" ".join(word + foreign for word in (LEFT + " " + RIGHT).split() * 4)])
+    runs: Counter[str] = Counter()
+
+    class Counted:
+        def __init__(self, name: str) -> None:
+            self.name, self.net = name, getattr(encoder.reader, name)
+
+        def run(self, *given: object) -> object:
+            runs[self.name] += 1
+            return self.net.run(*given)
+
+    for name in ("_quick", "_recogniser"):
+        monkeypatch.setattr(encoder.reader, name, Counted(name))
+    words = encoder.reader.words(page.image)
+    assert recall(list(page.words.texts), list(words.texts)) > 0.98
+    lines = len(encoder.reader.lines(page.image))
+    if foreign:
+        assert runs["_quick"] == 0 and runs["_recogniser"] >= lines
+    else:
+        assert lines - 4 <= runs["_quick"] < lines and runs["_recogniser"] <= 5
+    before = runs["_quick"]
+    monkeypatch.setattr("retriever.encoders.box.reader.QUICK", 1.0)
+    assert encoder.reader.words(page.image).texts == words.texts
+    assert runs["_quick"] == before
+
+
 def test_two_columns_are_read_one_after_the_other(encoder: BoxEncoder) -> None:
     words = encoder.read(scan(rendered([LEFT * 2, RIGHT * 2])))
     assert words is not None

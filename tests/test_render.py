@@ -236,6 +236,13 @@ def test_blank() -> None:
     assert blank(page(white * 0 + np.array([255, 230, 200], np.uint8)))
     assert not blank(page(specked))
     assert not blank(page(white, "hidden"))
+    for height in (256, 300, 517):  # it is looked at strip by strip
+        tall = np.full((height, 40, 3), 255, np.uint8)
+        assert blank(page(tall))
+        tall[-1] = 0
+        assert not blank(page(tall))
+    paling = np.full((800, 40, 3), np.linspace(255, 240, 800)[:, None, None], np.uint8)
+    assert not blank(page(paling))
 
 
 # One page ahead

@@ -19,7 +19,10 @@ from retriever.encoders import box as package
 from retriever.encoders.box import BoxEncoder, tesseract
 from retriever.encoders.box.layer import blank
 
-_NETS = ("detector.onnx", "recogniser.onnx", "characters.json", "pieces.safetensors", "syllables.safetensors")
+_NETS = (
+    *("detector.onnx", "recogniser.onnx", "quick.onnx", "characters.json"),
+    *("pieces.safetensors", "syllables.safetensors"),
+)
 
 
 class Readings:

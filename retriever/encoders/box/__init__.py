@@ -42,6 +42,7 @@ FILES = (
     "projection.safetensors",
     "detector.onnx",
     "recogniser.onnx",
+    "quick.onnx",
     "characters.json",
     "syllables.safetensors",
 )
@@ -83,9 +84,10 @@ class BoxEncoder(MultiVector):
 
     @cached_property
     def _opened(self) -> Reader:
-        files = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "characters.json")]
+        nets = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "quick.onnx")]
         syllables = Syllables(self._weights.tensors("syllables.safetensors"), self._pieces.nats)
-        return Reader(files[0], files[1], files[2], self._threads, syllables.nats, tesseract.installed())
+        characters, other = self._weights.read("characters.json"), tesseract.installed()
+        return Reader(nets, characters, self._threads, syllables.nats, other)
 
     @property
     def reader(self) -> Reader:

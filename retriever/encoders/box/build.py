@@ -29,6 +29,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from retriever.encoders.box import PASSAGE, BoxEncoder
+from retriever.encoders.box.build_detector import merged
 from retriever.encoders.box.build_e5 import E5File, graph, halved
 from retriever.encoders.box.build_passages import STEP
 from retriever.encoders.box.build_passages import graph as passages_graph
@@ -93,7 +94,7 @@ def projection(encoder: BoxEncoder, passages: list[str]) -> np.ndarray:
 def write_manifest(out: Path) -> None:
     """weights.json: sha256 and bytes of every weight file in `out`."""
     tensors = [f"{name}.safetensors" for name in ("pieces", "projection", "syllables")]
-    names = sorted(["states.onnx", "passages.onnx", *tensors, *PARTS.values()])
+    names = sorted(["states.onnx", "passages.onnx", "quick.onnx", *tensors, *PARTS.values()])
     files = {}
     for name in names:
         if (out / name).exists():
@@ -147,6 +148,7 @@ def main() -> None:
     for source, name in PARTS.items():
         data = checked(given.parts / source)
         (given.out / name).write_bytes(halved(data) if name.endswith(".onnx") else data)
+    (given.out / "detector.onnx").write_bytes(merged((given.out / "detector.onnx").read_bytes()))
     if given.text is not None:
         write_projection(given.out, given.text)
     write_manifest(given.out)

@@ -45,6 +45,8 @@ def graph(states: bytes, rows: Iterable[np.ndarray]) -> bytes:
                 nodes.append(helper.make_node("Mul", [given, f"{name}.smooth"], [f"{name}.smoothed"]))
                 given = f"{name}.smoothed"
             nodes += _product(name, given, node.input[5])
+        elif node.op_type == "SkipLayerNormalization":
+            nodes += _normed(node)
         elif not node.output[0].endswith(".s"):  # scales of 4-bit blocks
             nodes.append(node)
     for name, (kind, shape) in wanted.items():
@@ -68,6 +70,18 @@ def _product(name: str, given: str, bias: str) -> list[Any]:
         make("Mul", [f"{name}.xs", f"{name}.ws"], [f"{name}.step"]),
         make("Mul", [f"{name}.float", f"{name}.step"], [f"{name}.scaled"]),
         make("Add", [f"{name}.scaled", bias], [name]),
+    ]
+
+
+def _normed(node: Any) -> list[Any]:
+    """A sum and its normalisation, which onnxruntime 1.32 does in a quarter of the time of the two together; as a Sum,
+    as it puts an Add and a normalisation together."""
+    from onnx import helper
+
+    (out,), (epsilon,) = node.output, [given.f for given in node.attribute if given.name == "epsilon"]
+    return [
+        helper.make_node("Sum", node.input[:2], [f"{out}.sum"]),
+        helper.make_node("LayerNormalization", [f"{out}.sum", *node.input[2:]], [out], axis=-1, epsilon=epsilon),
     ]
 
 

@@ -97,11 +97,10 @@ def ctc(
         edges = np.insert(edges, i, edges[i])
         centre = np.insert(centre, i, edges[i])
     words: list[tuple[str, float, float]] = []
-    start = 0
+    start, ends = 0, np.clip(edges / len(best), 0, 1).tolist()
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
         if stop > start:
-            ends = np.clip(np.array([edges[start], edges[stop]]) / len(best), 0, 1)
-            words.append(("".join(text[start:stop]), float(ends[0]), float(ends[1])))
+            words.append(("".join(text[start:stop]), ends[start], ends[stop]))
         start = stop + 1
     units = sum(1 + (c >= WIDE) for c in text)
     advance = float(end[-1] - first[0] + 1) / units
@@ -191,9 +190,9 @@ def _median(values: np.ndarray) -> float:
 def gaps(line: np.ndarray) -> np.ndarray:
     """The gaps between strokes along `line` (h, w) uint8, (g, 2) columns, ends excluded; margins are none."""
     middle = line[len(line) // 7 : -len(line) // 7]
-    below = np.bincount(middle.ravel(), minlength=256).cumsum()
-    paper = int(np.searchsorted(below, (middle.size + 1) // 2))  # the median
-    away = np.abs(middle.astype(np.int16) - paper).max(0)
+    half = (middle.size - 1) // 2
+    paper = int(np.partition(middle.ravel(), half)[half])  # the median
+    away = np.maximum(middle.max(0).astype(np.int16) - paper, paper - middle.min(0).astype(np.int16))
     stroke = np.flatnonzero(away >= 0.25 * away.max())
     before = np.flatnonzero(np.diff(stroke) > 1)
     return np.stack([stroke[before] + 1, stroke[before + 1]], axis=1)
@@ -219,7 +218,9 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
     taken = np.abs(off) < near
     usual, late = _SPACE, 0.0
     if len(known := np.unique(nearest[taken])) > 1:
-        usual = _median(np.array([width[taken & (nearest == k)].max() for k in known]))
+        widest = np.zeros(len(spaces))
+        np.maximum.at(widest, nearest[taken], width[taken])
+        usual = _median(widest[known])
         late = _median(off[taken & (width >= 0.75 * usual)])
     least = max(0.75 * usual, 2.2 * _median(width) + 2)
     edges = (centre[1:] + centre[:-1]) / 2

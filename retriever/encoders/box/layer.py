@@ -26,6 +26,7 @@ COVERED = 0.5
 _SEEN = 0.3
 _SAMPLES, _SHORT, _LONG = 3, 12, 16
 _CELL = 8
+_STRIP = 32 * _CELL
 _CONTRAST = 32
 _GLYPH_NAME = re.compile(r"\(cid:\d+\)|\\u[0-9a-fA-F]{4}|/[Gg](?:lyph)?\d{1,5}\b")
 
@@ -49,9 +50,14 @@ def _is_real(character: str) -> bool:
 
 def blank(image: np.ndarray) -> bool:
     """Whether the picture (H, W, 3) uint8 is of one grey, to 8 of 255 in cells of 8 x 8 pixels: nothing to read."""
-    grey = Image.fromarray(image).convert("L")
-    cells = np.asarray(grey.reduce(_CELL) if min(grey.size) >= _CELL else grey)
-    return int(cells.max()) - int(cells.min()) < 8
+    least, most = 255, 0
+    for top in range(0, len(image), _STRIP):  # the first tells of most pages
+        grey = Image.fromarray(image[top : top + _STRIP]).convert("L")
+        cells = np.asarray(grey.reduce(_CELL) if min(image.shape[:2]) >= _CELL else grey)
+        least, most = min(least, int(cells.min())), max(most, int(cells.max()))
+        if most - least >= 8:
+            return False
+    return True
 
 
 def on_ink(words: Words, image: np.ndarray) -> float:

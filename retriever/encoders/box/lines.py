@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retriever.encoders.box.components import components
+from retriever.encoders.box.components import Components, components
 from retriever.encoders.box.order import reading_order
 from retriever.encoders.box.slanted import Slanted, slanted
 
@@ -68,20 +68,20 @@ def lines_at(image: np.ndarray, lines: np.ndarray, turned: bool = False) -> list
     return [Line(image, x0, y0, x1, y1, turned) for x0, y0, x1, y1 in corners.tolist() if min(x1 - x0, y1 - y0) > 1]
 
 
-def on_a_side(text: np.ndarray) -> bool:
-    """Whether most of the `text` (h, w) bool stands upright, in three lines at least."""
-    boxes = components(text).boxes
+def on_a_side(found: Components) -> bool:
+    """Whether most of the text that was `found` stands upright, in three lines at least."""
+    boxes = found.boxes
     sides = boxes[:, 2:] - boxes[:, :2]
     area = sides.prod(1)
     upright = (sides[:, 1] > 3 * sides[:, 0]) & (sides[:, 1] > 30)
     return bool(upright.sum() >= 3 and area[upright].sum() > 0.7 * area.sum())
 
 
-def lines_of(image: np.ndarray, text: np.ndarray, turned: bool = False) -> list[Cut]:
-    """The lines where there is `text` (h, w) bool in `image` (H, W, 3), those that run askew last."""
+def lines_of(image: np.ndarray, text: np.ndarray, turned: bool = False, found: Components | None = None) -> list[Cut]:
+    """The lines where there is `text` (h, w) bool in `image` (H, W, 3), those that run askew last; found: in it."""
     if text.size == 0:
         return []
-    found = components(text)
+    found = found or components(text)
     askew, bars = slanted(found, (image.shape[1] / text.shape[1], image.shape[0] / text.shape[0]))
     level = lines_at(image, boxes_of(found.boxes[~askew], text.shape), turned)
     grown = bars[:, 2] * bars[:, 3] * _GROWN / (bars[:, 2] + bars[:, 3])

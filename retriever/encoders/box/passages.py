@@ -20,9 +20,20 @@ _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8", 10: "<f2"}  # TensorProto.DataT
 
 
 def initialisers(model: bytes) -> dict[str, np.ndarray]:
-    """The initialisers of an ONNX file that holds them, as views of it (protobuf; onnx.proto: ModelProto.graph 7,
+    """The initialisers that an ONNX file holds, as views of it."""
+    return {name: values for name, values in _tensors(model) if values is not None}
+
+
+def borrowed(model: bytes, other: bytes) -> dict[str, np.ndarray]:
+    """The weights that the ONNX file `model` asks for and does not hold, which the `other` does."""
+    stored = initialisers(other)
+    return {name: stored[name] for name, values in _tensors(model) if values is None and name in stored}
+
+
+def _tensors(model: bytes) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Initialisers, None where they lie in another file (protobuf; onnx.proto: ModelProto.graph 7,
     GraphProto.initializer 5, TensorProto.dims 1, data_type 2, name 8, raw_data 9)."""
-    view, found = memoryview(model), {}
+    view = memoryview(model)
     for graph in (value for number, value in _fields(view) if number == 7):
         for tensor in (value for number, value in _fields(graph) if number == 5):
             dims, kind, name, data = [], 0, "", memoryview(b"")
@@ -35,9 +46,7 @@ def initialisers(model: bytes) -> dict[str, np.ndarray]:
                     name = bytes(value).decode()
                 elif number == 9:
                     data = value
-            if len(data):
-                found[name] = np.frombuffer(data, _DTYPES[kind]).reshape(dims)
-    return found
+            yield name, np.frombuffer(data, _DTYPES[kind]).reshape(dims) if len(data) else None
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

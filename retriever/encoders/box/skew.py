@@ -32,9 +32,9 @@ def skew(mask: np.ndarray) -> float:
     y, x = y[::thin].astype(np.float32), x[::thin].astype(np.float32)
 
     def uneven(degrees: float) -> float:
-        rows = np.rint(y - x * np.float32(np.tan(np.radians(degrees)))).astype(np.int32)
-        counts = np.bincount(rows - rows.min()).astype(float)
-        return float((counts**2).sum())
+        rows = np.rint(y - x * np.float32(np.tan(np.radians(degrees)))).astype(np.intp)
+        counts = np.bincount(rows - rows.min())
+        return float(counts @ counts)
 
     coarse = max(np.arange(-STEEPEST, STEEPEST + 0.01, 4 * STEP), key=uneven)
     best = float(max(coarse + np.arange(-4, 5) * STEP, key=uneven))
