@@ -86,7 +86,7 @@ def test_plain_lines_are_read_in_8_bits_alone(
     if foreign:
         assert runs["_quick"] == 0 and runs["_recogniser"] >= lines
     else:
-        assert lines - 4 <= runs["_quick"] < lines and runs["_recogniser"] <= 5
+        assert lines - 4 <= runs["_quick"] <= lines + 2 and runs["_recogniser"] <= 5
     before = runs["_quick"]
     monkeypatch.setattr("retriever.encoders.box.reader.QUICK", 1.0)
     assert encoder.reader.words(page.image).texts == words.texts

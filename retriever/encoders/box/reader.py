@@ -197,18 +197,28 @@ class Reader:
         for i in sorted(range(len(cuts)), key=lambda i: -cuts[i].length):
             heights.setdefault(cuts[i].height, []).append(i)
         first = [same[0] for same in heights.values()]
-        new = [i for i in first if i not in known]
-        told = pool.map(lambda i: self._read_wide(cuts[i], _guess(cuts[i].height)), new)
-        read = {**known, **dict(zip(new, told, strict=True))}
+        read = dict(known)
+        self._more(cuts, [i for i in first if i not in known], {high: _guess(high) for high in heights}, pool, read)
         widths = {cuts[i].height: min(max(read[i][1], 0.8), 1.6) for i in first}
         rest = [i for same in heights.values() for i in same[1:] if i not in known]
-        for start in range(0, len(rest), _TOGETHER):
-            some, wide = rest[start : start + _TOGETHER], {i: cuts[i].length / max(1, cuts[i].height) for i in read}
+        self._more(cuts, rest, widths, pool, read)
+        return [read[i][0] for i in range(len(cuts))]
+
+    def _more(
+        self,
+        cuts: Sequence[Cut],
+        which: Sequence[int],
+        widths: dict[int, float],
+        pool: ThreadPoolExecutor,
+        read: dict[int, Wide],
+    ) -> None:
+        """Reads `which` lines, as wide as `widths` has it for their heights, and adds them to what was `read`."""
+        for start in range(0, len(which), _TOGETHER):
+            some, wide = which[start : start + _TOGETHER], {i: cuts[i].length / max(1, cuts[i].height) for i in read}
             plain = sum(wide[i] for i, (line, _) in read.items() if _plain(line))
             reading = partial(self._read_wide, quick=plain > QUICK * sum(wide.values()))
             told = pool.map(reading, [cuts[i] for i in some], [widths[cuts[i].height] for i in some])
             read.update(zip(some, told, strict=True))
-        return [read[i][0] for i in range(len(cuts))]
 
     def _read_wide(self, line: Cut, width: float, quick: bool = False) -> Wide:
         """A line read `width` times as wide as it is, and the width that would have been right; what stands upright is
