@@ -39,19 +39,39 @@ def test_syllables_are_exchanged_for_such_as_are_read() -> None:
     assert lines._syllable("a", chance) == "a"
 
 
-@pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("msgfmt")), reason="needs dpkg-deb and gettext")
-def test_messages_of_a_package_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a" / "DEBIAN").mkdir(parents=True)
-    (tmp_path / "a" / "DEBIAN" / "control").write_text("Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a\n")
+GETTEXT = pytest.mark.skipif(not (shutil.which("dpkg-deb") and shutil.which("msgfmt")), reason="no dpkg-deb, gettext")
+
+
+def packed(folder: Path, name: str, within: str, told: str) -> Path:
+    """A .deb of that name in `folder` with one message, `told`, in a .mo in its folder `within`."""
+    (folder / name / "DEBIAN").mkdir(parents=True)
+    (folder / name / "DEBIAN" / "control").write_text("Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a\n")
+    (folder / name / within).mkdir(parents=True)
     head = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'
-    text = head + 'msgid "a"\nmsgstr "~Salvează fișierul %1 acum"\n'
-    (tmp_path / "a.po").write_text(text, "utf-8")
-    subprocess.run(["msgfmt", "-o", tmp_path / "a" / "a.mo", tmp_path / "a.po"], check=True)
-    package = tmp_path / "libreoffice-l10n-ro_1_all.deb"
-    subprocess.run(["dpkg-deb", "-b", tmp_path / "a", package], check=True, capture_output=True)
+    (folder / "a.po").write_text(head + f'msgid "a"\nmsgstr "{told}"\n', "utf-8")
+    subprocess.run(["msgfmt", "-o", folder / name / within / "a.mo", folder / "a.po"], check=True)
+    package = folder / f"{name}_1_all.deb"
+    subprocess.run(["dpkg-deb", "-b", folder / name, package], check=True, capture_output=True)
+    return package
+
+
+@GETTEXT
+def test_messages_of_a_package_are_read(tmp_path: Path) -> None:
+    packed(tmp_path, "libreoffice-l10n-ro", "usr", "~Salvează fișierul %1 acum")
     assert lines.texts_of(tmp_path, "ro") == ["Salvează fișierul acum"]
     with pytest.raises(FileNotFoundError, match="libreoffice-help-vi"):
         lines.texts_of(tmp_path, "vi")
+
+
+@GETTEXT
+def test_korean_messages_of_games_are_read_too_without_markup(tmp_path: Path) -> None:
+    locale = "usr/share/locale/{}/LC_MESSAGES"
+    markup = "<color_red>%s</color>의 낡은 망토를 %2$d번 {0}꿰매어 입었다."
+    game = packed(tmp_path, "widelands-data", locale.format("ko"), markup)
+    assert lines.told(game) == ["의 낡은 망토를 번 꿰매어 입었다."]
+    assert lines.told(game, "ja") == []
+    packed(tmp_path, "libreoffice-l10n-ko", "usr", "모든 파일을 저장합니다")
+    assert lines.texts_of(tmp_path, "ko") == ["모든 파일을 저장합니다", *lines.told(game)]
 
 
 def test_the_scout_foretells_which_classes_could_win(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def ctc(
     if max(text) >= WIDE:
         kept = ~_false_spaces(text, centre, 3.5 * half)
         if korean:
-            false, missed = spaces(text, (centre + 0.5) * STRIDE, gaps)
+            false, missed = spaces(text, (centre + 0.5) * STRIDE, gaps, doubts and doubts.nats)
             kept[false] = False
             missed = [int(kept[:i].sum()) for i in missed]
         text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]

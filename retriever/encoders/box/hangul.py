@@ -2,11 +2,12 @@
 
 Of more syllables than there is room for some go, and where there is room for one more a missing one is put; spaces
 stand where the picture's gaps are wide beside the distance of syllables (.28 of it and less between those of a word, .3
-and more at spaces, in the fonts that were measured).
+and more at spaces, in the fonts that were measured), and what the words on either side are makes up for little.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +25,7 @@ _ONE = 0.6  # of the gap at the only space
 _NARROW, _WIDE = 0.8, 1.15  # of what parts them: spaces below are false, gaps above are spaces
 _ALONE, _FEW_SPACES = 0.5, 2  # of the median space's gap, where words are of one syllable and spaces more than so few
 _MIXED = 0.5  # wrong gaps a space from which on the gaps tell nothing
+_WORDS, _MOST = 0.01, 0.08  # distances that a gap has to be wider for a nat by which one word is likelier; at most
 _STOPS = ",.，．"
 _BEFORE = _STOPS + ")!?:;）！？：；"  # after these spaces are looked for, too, as after letters, and _BULLETS in front
 _BULLETS = "•·・"
@@ -73,11 +75,13 @@ def _distance(text: list[str], centre: np.ndarray) -> float:
     return float(np.median(apart)) if len(apart) >= _FEWEST else np.inf
 
 
-def spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> tuple[list[int], list[int]]:
+def spaces(
+    text: list[str], centre: np.ndarray, gaps: np.ndarray, nats: Callable[[str], float] | None = None
+) -> tuple[list[int], list[int]]:
     """Which characters of a line are spaces that the page has not, and before which one was missed.
 
-    centre (n,): columns; gaps (g, 2): those of the picture, in columns. What parts gaps in words from those at spaces
-    is where the fewest are on the wrong side, if the line has spaces.
+    centre (n,): columns; gaps (g, 2): those of the picture, in columns; nats: of a word, minus its log-probability.
+    What parts gaps in words from those at spaces is where the fewest are on the wrong side, if the line has spaces.
     """
     letters = [i for i, c in enumerate(text) if c != " "]
     place, widths = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
@@ -93,13 +97,29 @@ def spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> tuple[list[
     spaced = np.array([k > i + 1 for i, k in found], bool)
     inner = np.array([hangul(text[i]) and hangul(text[k]) and k == i + 1 for i, k in found], bool)
     parts = _parts(found, width, spaced, inner, centre)
-    narrow = [pair for pair, gap, space in zip(found, width, spaced, strict=True) if space and gap < parts[0]]
-    least = [parts[1] * (_COMMA if text[i] in _STOPS else 1) for i, _ in found]
-    wide = [
-        pair for pair, gap, space, most in zip(found, width, spaced, least, strict=True) if not space and gap > most
-    ]
-    missed = [k for _, k in wide]
-    return [space for i, k in narrow for space in range(i + 1, k)], missed
+    distance = float(np.median([centre[k] - centre[i] for i, k in np.array(found)[inner]])) if inner.any() else 0.0
+    false: list[int] = []
+    missed: list[int] = []
+    for (i, k), gap, space in zip(found, width.tolist(), spaced.tolist(), strict=True):
+        least = parts[0] if space else parts[1] * (_COMMA if text[i] in _STOPS else 1)
+        if nats and abs(gap - least) < _MOST * distance:
+            least += distance * min(_MOST, max(-_MOST, _WORDS * _together(text, i, k, nats)))
+        if space and gap < least:
+            false += range(i + 1, k)
+        elif not space and gap > least:
+            missed.append(k)
+    return false, missed
+
+
+def _together(text: list[str], i: int, k: int, nats: Callable[[str], float]) -> float:
+    """By how many nats one word is likelier than two of the Hangul up to character i and from k on."""
+    start, stop = i + 1, k
+    while start > 0 and hangul(text[start - 1]):
+        start -= 1
+    while stop < len(text) and hangul(text[stop]):
+        stop += 1
+    before, after = "".join(text[start : i + 1]), "".join(text[k:stop])
+    return nats(before) + nats(after) - nats(before + after) if before and after else 0.0
 
 
 def _parts(

@@ -31,11 +31,13 @@ LANGUAGES = {
     **{"uk": 3, "bg": 1, "pl": 3, "cs": 2, "hu": 1, "et": 1},
 }
 OLD = {"de": 4, "fr": 6, "zh-cn": 8}  # languages it reads already
+MORE = {"ko": ("cataclysm-dda-data", "wesnoth-1.16-data", "widelands-data")}  # packages with text of another kind
 HELD_OUT = 20
 _QUOTES = ("“”", "„”", '""', "«»", "''", "()", "‘’")
 _PARAGRAPH = re.compile(r"<p [^>]*par_id.*?</p>", re.S)
 _TAG = re.compile(r"<[^>]+>")
 _HINT = re.compile(r"[~_]|%[0-9A-Z]+|\$\([^)]*\)|\x00.*", re.S)
+_MARKUP = re.compile(r"<[^>]*>|[%$](\d\$)?([A-Za-z_]+\|?|\([^)]*\))|%\d%?|\{[^}]*\}|\|?\b[A-Z0-9]+_[A-Z_]+")  # of games
 _ODD = re.compile(
     "Thin|ExtraLight|UltraLight|Black|ExtraBold|Hairline|Heavy|Condensed|hline|Dinaru|Pilgi|Gungseo|_RZ|_DR|MathTeX|Symbol"
     "|Brush|NanumPen|Barunpen|YetHangul"
@@ -62,10 +64,11 @@ def paragraphs(package: Path) -> list[str]:
     return list(found)
 
 
-def messages(package: Path) -> list[str]:
-    """The distinct translations of 12 characters and more in a libreoffice-l10n-* .deb, NFC; needs dpkg-deb."""
+def messages(package: Path, folder: str = "") -> list[str]:
+    """The distinct translations of 12 characters and more in a libreoffice-l10n-* .deb, or in `folder` of another, NFC;
+    needs dpkg-deb."""
     found: dict[str, None] = {}
-    for held in files(package, ".mo"):
+    for held in files(package, ".mo", folder):
         count, _, table = struct.unpack_from("<3I", held, 8) if held else (0, 0, 0)
         for i in range(1, count):  # the first holds the file's head
             length, at = struct.unpack_from("<2I", held, table + 8 * i)
@@ -75,21 +78,31 @@ def messages(package: Path) -> list[str]:
     return list(found)
 
 
-def files(package: Path, suffix: str) -> Iterator[bytes]:
-    """What the files of a .deb hold whose names end so."""
+def told(package: Path, language: str = "ko") -> list[str]:
+    """The distinct messages of a game's .deb in a language, without markup."""
+    found = (" ".join(_MARKUP.sub(" ", text).split()) for text in messages(package, f"/{language}/LC_MESSAGES/"))
+    return [*dict.fromkeys(text for text in found if len(text) >= 12 and not text.isascii())]
+
+
+def files(package: Path, suffix: str, folder: str = "") -> Iterator[bytes]:
+    """What the files of a .deb hold whose names end so, and have `folder` in their paths."""
     data = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
-            stream = archive.extractfile(member) if member.name.endswith(suffix) else None
+            wanted = member.name.endswith(suffix) and folder in member.name
+            stream = archive.extractfile(member) if wanted else None
             if stream:
                 yield stream.read()
 
 
 def texts_of(folder: Path, language: str) -> list[str]:
-    """The paragraphs of a language: of its libreoffice-help-* in `folder`, else of its libreoffice-l10n-*."""
+    """The paragraphs of a language: of its libreoffice-help-* in `folder`, else of its libreoffice-l10n-*, and of MORE
+    that are there."""
+    packages = [package for name in MORE.get(language, ()) for package in folder.glob(f"{name}_*.deb")]
+    more = [text for package in packages for text in told(package, language)]
     for kind, read in (("help", paragraphs), ("l10n", messages)):
         for package in folder.glob(f"libreoffice-{kind}-{language}_*.deb"):
-            return read(package)
+            return read(package) + more
     raise FileNotFoundError(f"{folder} has no libreoffice-help-{language} nor -l10n-{language}: apt-get download one")
 
 

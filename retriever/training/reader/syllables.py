@@ -1,10 +1,11 @@
 """The table of `retriever.encoders.box.syllables`, counted in Korean text and words of Debian packages.
 
-    python -m retriever.training.reader.syllables --debs DEBS --out retriever/encoders/box/syllables.safetensors
+    python -m retriever.training.reader.syllables --debs DEBS --words WORDS.txt --out
+        retriever/encoders/box/syllables.safetensors
 
-Of libreoffice-help-ko (but what is held out) and -l10n-ko each word counts TEXT times as often as it stands there, each
-of hunspell-ko once. Grams of three that were counted less than LEAST times are left out. Absolute discounting, each
-length with what the shorter tells.
+Of libreoffice-help-ko, -l10n-ko and `lines.MORE`, but what is held out, each word counts TEXT times as often as it
+stands there, each of the list WORDS.txt (one a line) LISTED times, each of hunspell-ko once. Grams of three that were
+counted less than LEAST times are left out. Absolute discounting, each length with what the shorter tells.
 """
 
 from __future__ import annotations
@@ -22,23 +23,25 @@ from safetensors.numpy import save
 from retriever.encoders.box.syllables import END, RUN, START, STEPS
 from retriever.training.reader import lines
 
-TEXT, LEAST = 3, 2
-_DISCOUNT = 0.75
+TEXT, LISTED, LEAST = 3, 2, 2
+_DISCOUNT = 1.5
 _ANY = 1 / 12_000  # of a syllable never seen
 
 
-def words(folder: Path) -> Counter[str]:
-    """Runs of Hangul in the packages in `folder`, and how much each counts."""
+def words(folder: Path, listed: list[str]) -> Counter[str]:
+    """Runs of Hangul in the packages in `folder` and among the words `listed`, and how much each counts."""
     found: Counter[str] = Counter()
-    for kind, read in (("help", lines.paragraphs), ("l10n", lines.messages)):
-        for package in folder.glob(f"libreoffice-{kind}-ko_*.deb"):
+    kinds = {"libreoffice-help-ko": lines.paragraphs, "libreoffice-l10n-ko": lines.messages}
+    for name, read in {**kinds, **dict.fromkeys(lines.MORE["ko"], lines.told)}.items():
+        for package in folder.glob(f"{name}_*.deb"):
             for text in read(package):
                 if not lines.held_out(text):
                     found.update({word: TEXT * many for word, many in Counter(RUN.findall(text)).items()})
     for package in folder.glob("hunspell-ko_*.deb"):
         for held in lines.files(package, ".dic"):
-            listed = [entry.partition("/")[0] for entry in unicodedata.normalize("NFC", held.decode("utf-8")).split()]
-            found.update({word for word in listed if RUN.fullmatch(word)})
+            entries = [entry.partition("/")[0] for entry in unicodedata.normalize("NFC", held.decode("utf-8")).split()]
+            found.update({word for word in entries if RUN.fullmatch(word)})
+    found.update({word: LISTED for word in listed if RUN.fullmatch(word)})
     return found
 
 
@@ -60,13 +63,13 @@ def table(counted: Counter[str]) -> dict[str, np.ndarray]:
             total[gram[:-1]] += many
         left = Counter(total)
         for gram, many in kept.items():
-            left[gram[:-1]] -= many - _DISCOUNT  # type: ignore[assignment]
+            left[gram[:-1]] -= many - min(many, _DISCOUNT)  # type: ignore[assignment]
         told = {before for before in total if left[before] < total[before]}
         shorter = dict(nats)
         for gram, many in sorted(kept.items()):
             before, rest = gram[:-1], gram[1:]
             least = math.exp(-shorter[rest]) if length else unknown
-            nats[gram] = -math.log((many - _DISCOUNT + left[before] * least) / total[before])
+            nats[gram] = -math.log((many - min(many, _DISCOUNT) + left[before] * least) / total[before])
         if length:
             back |= {before: -math.log(left[before] / total[before]) for before in told}
         else:
@@ -91,9 +94,11 @@ def main() -> None:
     """Counts, and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debs", type=Path, required=True, help="folder of the .deb files")
+    parser.add_argument("--words", type=Path, required=True, help="as dawg2wordlist tells those of tesseract-ocr-kor")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    given.out.write_bytes(save(table(words(given.debs))))
+    listed = unicodedata.normalize("NFC", given.words.read_text("utf-8")).split()
+    given.out.write_bytes(save(table(words(given.debs, listed))))
 
 
 if __name__ == "__main__":
