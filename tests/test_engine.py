@@ -18,7 +18,7 @@ from index.errors import EncoderMismatch, NotAnIndex, OctavoError, QueryError, U
 from index.native.twin import standardise
 from ingest.page import PageTokens
 from retriever import Retriever, load_encoder
-from retriever.hybrid import BEST, CONTENTS, SURE, TEXT_WEIGHT, fuse
+from retriever.hybrid import BEST, CONTENTS, FALL, SURE, TEXT_WEIGHT, fuse
 
 TEXTS = {
     "harbour": ["ships in the harbour", "cranes lift cargo", "ships and cranes at night", ""],
@@ -282,7 +282,7 @@ def test_fusion_by_hand() -> None:
     visual, text, none = np.array([2.0, 1.0, -np.inf]), np.array([0.0, 0.0, 4.0]), np.zeros(3, bool)
     low, high = standardise(np.array([2.0, 1.0, 1.0])), standardise(text)
     for ceiling, share in ((4.0, 1.0), (4.0 / SURE, 1.0), (8.0 / SURE, 0.5), (400.0 / SURE, 0.01)):
-        weight = TEXT_WEIGHT * share
+        weight = TEXT_WEIGHT * share**FALL
         np.testing.assert_allclose(fuse(visual, text, ceiling, none), (1 - weight) * low + weight * high)
         lower = fuse(visual, text, ceiling, np.array([False, True, False])) - fuse(visual, text, ceiling, none)
         np.testing.assert_allclose(lower, [0, -CONTENTS, 0], atol=1e-12)
@@ -297,7 +297,7 @@ def test_fused_scores_are_the_same_however_many_worse_pages_there_are() -> None:
     few = fuse(visual, text, 20.0, np.zeros(100, bool))
     best = np.union1d(np.argsort(-visual)[: BEST[0]], np.argsort(-text)[: BEST[1]])
     assert len(best) < 90
-    weight = TEXT_WEIGHT * text.max() / 20 / SURE
+    weight = TEXT_WEIGHT * (text.max() / 20 / SURE) ** FALL
     lanes = [(lane - lane[best].mean()) / lane[best].std() for lane in (visual, text)]
     np.testing.assert_allclose(few, (1 - weight) * lanes[0] + weight * lanes[1])
     worse = np.concatenate([visual, rng.uniform(0, 4, 900)]), np.concatenate([text, rng.uniform(0, 1, 900)])
