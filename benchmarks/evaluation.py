@@ -167,7 +167,7 @@ def measure(name: str, work: Path) -> None:
     if octavo(["eval", str(source), *options, "--report", str(report), "--cache", str(work / "cache")]):
         sys.exit(f"{name}: not measured")
     whole = json.loads((report / "eval.json").read_text("utf-8"))
-    found = slim(whole, keep=not part.own) | {"command": ["octavo", "eval", name, *options]}
+    found = slim(whole, keep=name in WHOLE) | {"command": ["octavo", "eval", name, *options]}
     place(name).write_text(json.dumps(found) + "\n", "utf-8")
 
 
