@@ -11,6 +11,8 @@ from retriever.evaluation import metrics
 from retriever.evaluation.datasets import load
 
 DATA = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
+HALF = 72
+"""The head was trained on questions of the pages of xquad before this one (retriever/training/box/pools.py)."""
 
 
 class Question(NamedTuple):

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _sets import DATA, Question, ndcg, questions
+from _sets import DATA, HALF, Question, ndcg, questions
 
+from index.pooling import pool_mean
 from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.states import WIDTH
@@ -36,7 +37,6 @@ SETS = ("ohr_bench", "xquad_pages", "xquad_pages>en", "jaquad_pages", "piaf_page
 CACHE = Path("/tmp/octavo-box-quality")
 BLANK = np.full((16, 16, 3), 255, np.uint8)
 STEP = 50_000
-HALF = 72  # of the pages of xquad_pages: retriever/training/box/pools.py
 
 
 class Pool(NamedTuple):
@@ -135,7 +135,7 @@ def scores(
     flat, lens = projected(pages["pages"], axes), pages["lens"]
     first, names = (np.cumsum(lens) - lens)[lens > 0], pages["names"][lens > 0]
     if mean:
-        flat = pool_means(flat, first)
+        flat = np.stack([pool_mean(vectors) for vectors in np.split(flat, first[1:])])
     vectors = asked["q"].astype(np.float32) if head is None else projected(asked["q"], axes, stress)
     found = []
     for query, i in zip(np.split(vectors, np.cumsum(asked["qlens"])[:-1]), asked["qids"], strict=True):
@@ -143,12 +143,6 @@ def scores(
             best = flat @ query.sum(0) if mean else np.maximum.reduceat(query @ flat.T, first, axis=1).sum(0)
             found.append(ndcg(names[np.argsort(-best, kind="stable")[:5]].tolist(), relevant[str(i)]))
     return np.array(found)
-
-
-def pool_means(flat: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Means of norm 1 (pages, d) of the vectors (t, d) from each of `first` to the next."""
-    means = np.add.reduceat(flat, first, axis=0)
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def coarse_share(folder: Path, pool: Pool) -> float:
@@ -174,11 +168,13 @@ def compared(
             relevant = {i: p for i, p in relevant.items() if all(int(x.rpartition("#")[2]) >= HALF for x in p)}
         if across:
             relevant = {i: frozenset(f"xquad_en.pdf#{p.split('#')[1]}" for p in pages) for i, pages in relevant.items()}
-        pages, asked = (encoded(FOLDER, one) for one in (english if across and english else pool, pool))
+        asked = encoded(FOLDER, pool)
+        pages = encoded(FOLDER, english) if across and english else asked
         kinds = {"head": scores(pages, asked, relevant, head), "states": scores(pages, asked, relevant, None)}
         kinds["mean"] = scores(pages, asked, relevant, head, mean=True)
         if full:
-            pages, asked = (encoded(full, one) for one in (english if across and english else pool, pool))
+            asked = encoded(full, pool)
+            pages = encoded(full, english) if across and english else asked
             kinds["full"] = scores(pages, asked, relevant, head)
         row = {kind: found.mean() * 100 for kind, found in kinds.items()}
         for kind, found in kinds.items():

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pymupdf
-from _sets import DATA
+from _sets import DATA, HALF
 
 from retriever import load_encoder
 from retriever.cli import main as octavo
@@ -50,7 +50,6 @@ COSTS = (
     ("bytes_a_page", "what a page takes on disk", "bytes"),
     ("ms_a_query_cpu", "what a query takes of one core", "ms"),
 )
-HALF = 72  # of the pages of xquad: retriever/training/box/pools.py
 UNREAD = ("ar", "hi", "th")  # scripts that the reader does not read
 XQUAD = ("en", "de", "es", "ru", "el", "tr", "ar", "hi", "th", "vi", "zh", "ro")
 

@@ -96,8 +96,8 @@ def spaces(
     width = np.array([widths[(place > centre[i]) & (place < centre[k])].max(initial=0) for i, k in found], float)
     spaced = np.array([k > i + 1 for i, k in found], bool)
     inner = np.array([hangul(text[i]) and hangul(text[k]) and k == i + 1 for i, k in found], bool)
-    parts = _parts(found, width, spaced, inner, centre)
     distance = float(np.median([centre[k] - centre[i] for i, k in np.array(found)[inner]])) if inner.any() else 0.0
+    parts = _parts(width, spaced, inner, distance)
     false: list[int] = []
     missed: list[int] = []
     for (i, k), gap, space in zip(found, width.tolist(), spaced.tolist(), strict=True):
@@ -122,16 +122,13 @@ def _together(text: list[str], i: int, k: int, nats: Callable[[str], float]) -> 
     return nats(before) + nats(after) - nats(before + after) if before and after else 0.0
 
 
-def _parts(
-    pairs: list[tuple[int, int]], width: np.ndarray, spaced: np.ndarray, inner: np.ndarray, centre: np.ndarray
-) -> tuple[float, float]:
+def _parts(width: np.ndarray, spaced: np.ndarray, inner: np.ndarray, distance: float) -> tuple[float, float]:
     """Below which width a gap is no space, above which it is one: (0, inf) if the gaps tell nothing. spaced, inner (n,)
-    bool: which pairs have a space between them, which are in a word."""
+    bool: which pairs have a space between them, which are in a word; distance: of those, usually."""
     if inner.sum() < _FEWEST:
         return (_ALONE * float(np.median(width[spaced])) if spaced.sum() > _FEW_SPACES else 0.0), np.inf
     if np.median(width[inner]) == 0:
         return 0.0, np.inf
-    distance = float(np.median([centre[k] - centre[i] for i, k in np.array(pairs)[inner]]))
     parts = _GAP * distance
     if spaced.sum() == 1:
         parts = max(parts, _ONE * float(width[spaced][0]))

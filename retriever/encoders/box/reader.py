@@ -269,7 +269,7 @@ class Reader:
         x = np.empty((1, 3, _HEIGHT, width), np.float32)
         x[0] = (line[None] if grey else line.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
         between = gaps(line if grey else line[:, :, 1])
-        for net in (self._quick, self._recogniser)[not quick :]:
+        for net in (self._quick, self._recogniser) if quick else (self._recogniser,):
             best, sure, others, logits = net.run(None, {"x": x})
             doubts = Doubts(self._first[others], logits, self._nats)
             read = ctc(self._first[best], sure, self._characters, between, doubts)
