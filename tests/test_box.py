@@ -13,7 +13,7 @@ import pytest
 
 from ingest.page import Encoder, Page, Words
 from retriever.encoders import load_encoder
-from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, PASSAGE, QUERY, BoxEncoder, piece_boxes
+from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, PASSAGE, QUERY, BoxEncoder, leaders, piece_boxes
 from retriever.encoders.box.build_rows import coarse
 from retriever.encoders.box.passages import LEVELS, given, initialisers
 from retriever.encoders.box.pieces import Piece
@@ -70,6 +70,16 @@ def test_a_page_has_unit_vectors_and_a_box_a_piece(encoder: BoxEncoder) -> None:
     np.testing.assert_allclose(np.linalg.norm(tokens.vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(tokens.boxes[0], [0, 0, 0.09, 0.004], atol=1e-6)
     np.testing.assert_allclose(tokens.boxes[-1], [0.4, 0, 0.49, 0.004], atol=1e-6)
+
+
+def test_rows_of_dots_take_no_room_in_a_window(encoder: BoxEncoder) -> None:
+    heads = ["1.1 Harbour dues", "1.2 Ice in winter ... and later", "1.3 Who may sign _ here"]
+    between = (" ", f" {'. ' * 40}", " ......... ")
+    plain, *dotted = encoder.encode_pages([page(" ".join(f"{head}{dots}7" for head in heads)) for dots in between])
+    for tokens in dotted:
+        np.testing.assert_array_equal(tokens.vectors, plain.vectors)
+    words = ["a", ".", ".", "b", "...", "_", "c", "____", "d", "...", "e", "."]
+    assert np.flatnonzero(leaders(words)).tolist() == [1, 2, 4, 5, 7]
 
 
 def test_a_page_does_not_depend_on_what_shares_its_batch(encoder: BoxEncoder) -> None:

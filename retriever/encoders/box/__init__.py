@@ -11,6 +11,7 @@ It does not see pictures: a photograph without words gives no tokens. What the r
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,10 +31,11 @@ from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.encoders.multivector import MultiVector
 
 PASSAGE, QUERY = "passage:", "query:"
-PREPROCESSING = 3
+PREPROCESSING = 4
 MOST_TOKENS = 4096
 LEAST_WEIGHT = 3.0
 JUDGED = 300  # words of a layer that are judged
+LEADER, ELLIPSIS = re.compile("[.·…‥․_]+"), 3
 LEAST_LETTERS = 4  # of what is read beside a layer: less is icons and rules
 FILES = (
     "states.onnx",
@@ -162,7 +164,9 @@ class BoxEncoder(MultiVector):
         taken: list[Piece] = []
         boxes: list[np.ndarray] = []
         corners = np.clip(np.nan_to_num(words.boxes), 0, 1)
-        for text, box in zip(words.texts, corners, strict=True):
+        for text, box, leader in zip(words.texts, corners, leaders(words.texts), strict=True):
+            if leader:
+                continue
             pieces = self._pieces.word(text)[: MOST_TOKENS - len(taken)]
             taken += pieces
             boxes.append(piece_boxes(text, pieces, box))
@@ -205,6 +209,13 @@ def _telling(pieces: Sequence[Piece]) -> list[int]:
     """Places of the pieces of a query that say something; of all, where none does."""
     places = [place for place, piece in enumerate(pieces) if piece.says]
     return places or list(range(len(pieces)))
+
+
+def leaders(texts: Sequence[str]) -> list[bool]:
+    """Whether each word is a part of a row of dots or of a line to write on. They would take half of their neighbours'
+    window and tell nothing; the reader leaves most of them out."""
+    dots = [False, *(LEADER.fullmatch(text) is not None for text in texts), False]
+    return [dots[k] and (len(text) > ELLIPSIS or dots[k - 1] or dots[k + 1]) for k, text in enumerate(texts, start=1)]
 
 
 def piece_boxes(word: str, pieces: Sequence[Piece], box: np.ndarray) -> np.ndarray:
