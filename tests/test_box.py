@@ -15,7 +15,8 @@ from ingest.page import Encoder, Page, Words
 from retriever.encoders import load_encoder
 from retriever.encoders.box import LEAST_WEIGHT, MOST_TOKENS, PASSAGE, QUERY, BoxEncoder, leaders, piece_boxes
 from retriever.encoders.box.build_rows import coarse
-from retriever.encoders.box.passages import LEVELS, given, initialisers
+from retriever.encoders.box.initialisers import initialisers
+from retriever.encoders.box.passages import LEVELS, given
 from retriever.encoders.box.pieces import Piece
 from retriever.encoders.box.states import OVERLAP, WINDOW, Table, dequantise, dequantise_coarse, spans
 from retriever.encoders.box.weights import FOLDER, WeightsError

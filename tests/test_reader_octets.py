@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retriever.encoders.box.passages import borrowed, initialisers
+from retriever.encoders.box.initialisers import borrowed, initialisers
 from retriever.encoders.box.states import session
 from retriever.encoders.box.weights import FOLDER
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from retriever.encoders.box.passages import initialisers, unpacked
+from retriever.encoders.box.initialisers import initialisers
+from retriever.encoders.box.passages import unpacked
 from retriever.encoders.box.states import session
 
 ALPHA = {"inner": 0.5, "outer": 0.65}  # of the other two products nothing stands out (benchmarks/LOG.md)

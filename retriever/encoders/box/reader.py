@@ -24,9 +24,10 @@ from PIL import Image
 
 from ingest.page import Words
 from retriever.encoders.box.components import components
+from retriever.encoders.box.confidence import CERTAIN, CONFIDENT, believed, crowded, likely, plain
 from retriever.encoders.box.ctc import Doubts, Read, ctc, gaps
+from retriever.encoders.box.initialisers import borrowed
 from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
-from retriever.encoders.box.passages import borrowed
 from retriever.encoders.box.scripts import WIDE, mixed, narrow, settled
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back, unturned
 from retriever.encoders.box.slanted import Slanted
@@ -45,14 +46,8 @@ NARROW = 2.5  # time steps aimed at where letters stand close together
 _USUAL = 0.083  # time steps a character over a line's height in pixels, before any line is read
 _SHORT = 4
 _PARTS = 24  # pixels of a line in height and width that may hold several
-_CROWDED = 0.5  # heights of a line from one wide character to the next
 _DARK = 75  # of 255
-_MIXED = 0.9  # of the confidence of lines of two scripts
 _FOREIGN = 0.9  # of the confidence of a page in a script that is read: .73 to .83 in others
-CONFIDENT = 0.7
-CERTAIN = 0.9
-_DOUBTED = 0.75
-PLAIN = 0.95
 QUICK = 0.8  # share that is plain of what was read, from which on it takes less time to try 8 bits first
 _TOGETHER = 16  # lines
 _DOUBTFUL = 0.94  # letters upside down pass for others at up to .93, kana on a side at up to .92
@@ -151,17 +146,17 @@ class Reader:
         if len(longest) < 3 or certain[0]:
             return False, known
         level = sum(self._read(cuts[i].pixels(), 1.0).confidence for i in longest)
-        return sum(_likely(self._read(cuts[i].pixels()[::-1, ::-1], 1.0)) for i in longest) > level, known
+        return sum(likely(self._read(cuts[i].pixels()[::-1, ::-1], 1.0)) for i in longest) > level, known
 
     def _words(self, cuts: Sequence[Cut], known: dict[int, Wide] | None = None) -> tuple[Words, float]:
         """The words of lines, and their boxes as fractions of the picture; the confidence of lines that are believed,
         mean over their lengths, 0 where those are not half of all. known: what of them was read before."""
         with ThreadPoolExecutor(self._threads) as pool:
             read = self._lines(cuts, pool, known or {})
-            placed = [one for one in zip(range(len(cuts)), cuts, read, strict=True) if _believed(one[2])]
+            placed = [one for one in zip(range(len(cuts)), cuts, read, strict=True) if believed(one[2])]
             parts = self._parts(cuts, placed)
             again = self._lines([line for _, line in parts], pool, {})
-        placed += [(i, line, told) for (i, line), told in zip(parts, again, strict=True) if _believed(told)]
+        placed += [(i, line, told) for (i, line), told in zip(parts, again, strict=True) if believed(told)]
         texts, boxes = [], []
         for _, line, told in sorted(placed, key=lambda one: one[0]):
             texts += [word for word, _, _ in told.words]
@@ -215,8 +210,8 @@ class Reader:
         """Reads `which` lines, as wide as `widths` has it for their heights, and adds them to what was `read`."""
         for start in range(0, len(which), _TOGETHER):
             some, wide = which[start : start + _TOGETHER], {i: cuts[i].length / max(1, cuts[i].height) for i in read}
-            plain = sum(wide[i] for i, (line, _) in read.items() if _plain(line))
-            reading = partial(self._read_wide, quick=plain > QUICK * sum(wide.values()))
+            certain = sum(wide[i] for i, (line, _) in read.items() if plain(line))
+            reading = partial(self._read_wide, quick=certain > QUICK * sum(wide.values()))
             told = pool.map(reading, [cuts[i] for i in some], [widths[cuts[i].height] for i in some])
             read.update(zip(some, told, strict=True))
 
@@ -230,7 +225,7 @@ class Reader:
         read, right = self._read_twice(pixels, width, quick)
         if level:
             return (read if read.confidence >= _DOUBTFUL and len(read.text) > 1 else level), right
-        if read.confidence >= _DOUBTFUL and not _crowded(read.text, line):
+        if read.confidence >= _DOUBTFUL and not crowded(read.text, line):
             return read, right
         others = []
         if line.upright:
@@ -241,7 +236,7 @@ class Reader:
         if line.upright:
             others = [_backwards(other) for other in others]
         best = max([read, *others], key=lambda one: one.confidence)
-        return best._replace(confidence=0.0) if _crowded(best.text, line) else best, right
+        return best._replace(confidence=0.0) if crowded(best.text, line) else best, right
 
     def _level(self, pixels: np.ndarray) -> Read:
         """What stands upright as figures or letters that do not; no wide characters, as none is that slender."""
@@ -273,7 +268,7 @@ class Reader:
             best, sure, others, logits = net.run(None, {"x": x})
             doubts = Doubts(self._first[others], logits, self._nats)
             read = ctc(self._first[best], sure, self._characters, between, doubts)
-            if net is self._recogniser or _plain(read):
+            if net is self._recogniser or plain(read):
                 break
         return read
 
@@ -289,32 +284,6 @@ def _guess(height: int) -> float:
     return float(np.clip(ADVANCE / (_USUAL * height), 0.85, 1.4))
 
 
-def _likely(read: Read) -> float:
-    """The confidence of a line, less where it is of two scripts, as most are that are turned on their heads."""
-    return read.confidence * (_MIXED if mixed(read.text) else 1.0)
-
-
-def _plain(read: Read) -> bool:
-    """Whether a line is of letters without marks, figures and signs, and sure: 8 bits read such lines no worse."""
-    return read.text.isascii() and read.confidence >= PLAIN
-
-
-def _believed(read: Read) -> bool:
-    return read.confidence >= _least(read.text)
-
-
-def _crowded(text: str, line: Cut) -> bool:
-    """Whether wide characters stand closer than such do in an upright line: rows of figures are read as such."""
-    return line.upright and sum(c >= WIDE for c in text) * line.height * _CROWDED > line.length
-
-
 def _backwards(read: Read) -> Read:
     """A line with its places counted from its other end."""
     return read._replace(words=[(text, 1 - end, 1 - start) for text, start, end in read.words])
-
-
-def _least(text: str) -> float:
-    """The confidence asked of a line: more of one character, and of Greek and Cyrillic, which poor print looks like."""
-    if len(text) < 2:
-        return CERTAIN
-    return _DOUBTED if any("\u0370" <= c < "\u0530" for c in text) else CONFIDENT

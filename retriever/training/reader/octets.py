@@ -111,7 +111,7 @@ def rounded(weights: np.ndarray, moments: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def octets(model: bytes, given: Iterable[np.ndarray]) -> bytes:
     """The recogniser `model` with its products in 8 bits, by lines (1, 3, 48, w), and all other large weights left to
-    be given (`passages.borrowed`)."""
+    be given (`initialisers.borrowed`)."""
     parsed = onnx.load_from_string(model)
     graph = parsed.graph
     found = {product.conv.name: product for product in products(graph)}
