@@ -29,7 +29,7 @@ from _sets import DATA, HALF, Question, ndcg, questions
 
 from index.pooling import pool_mean
 from ingest.page import Page, Words
-from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box import PREPROCESSING, BoxEncoder
 from retriever.encoders.box.states import WIDTH
 from retriever.encoders.box.weights import FOLDER, Weights
 
@@ -90,8 +90,10 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     `lens` and `qlens` are the tokens of each of the pages `names` and of the questions `qids`.
     """
     weights = Weights(folder).digests
-    named = "".join(weights[name] for name in ("states.onnx", "passages.onnx", "pieces.safetensors"))
-    digest = hashlib.sha256(named.encode()).hexdigest()[:12]
+    named = "".join(weights[name] for name in ("states.onnx", "passages.onnx", "pieces.safetensors")) + str(
+        PREPROCESSING
+    )
+    digest = hashlib.sha256(f"{PREPROCESSING} {named}".encode()).hexdigest()[:12]
     path = CACHE / f"{digest}_{pool.name}.npz"
     if not path.exists():
         encoder = BoxEncoder(threads=1, weights=folder)

@@ -30,6 +30,7 @@ from _sets import DATA, HALF
 
 from retriever import load_encoder
 from retriever.cli import main as octavo
+from retriever.encoders.box import tesseract
 from retriever.evaluation.plots import Panel, Point, drawing
 from retriever.evaluation.results import table
 
@@ -50,8 +51,8 @@ COSTS = (
     ("bytes_a_page", "what a page takes on disk", "bytes"),
     ("ms_a_query_cpu", "what a query takes of one core", "ms"),
 )
-UNREAD = ("ar", "hi", "th")  # scripts that the reader does not read
-XQUAD = ("en", "de", "es", "ru", "el", "tr", "ar", "hi", "th", "vi", "zh", "ro")
+READ = ("en", "de", "es", "ru", "el", "tr", "vi", "zh", "ro")
+XQUAD = (*READ, "ar", "hi", "th")  # the last three in pictures through tesseract alone
 
 
 class Part(NamedTuple):
@@ -79,7 +80,10 @@ SETS = {
     **{f"xquad_{language}": spoken(language) for language in XQUAD},
     **{f"{name}-stages": Part(name, options=STAGES, most=most) for name, most in WHOLE.items()},
     **{f"{name}-pixels": Part(name, options=PIXELS, most=most) for name, most in WHOLE.items()},
-    **{f"xquad_{language}-pixels": spoken(language, options=PIXELS) for language in XQUAD if language not in UNREAD},
+    **{
+        f"xquad_{language}-pixels": spoken(language, options=PIXELS)
+        for language in (XQUAD if tesseract.installed() else READ)
+    },
     **{
         f"xquad_{asked}>{own}": spoken(own, asked, ACROSS)
         for language in XQUAD[1:]
@@ -226,9 +230,13 @@ def show(files: dict[str, dict[str, Any]]) -> None:
     )
     both = (*scans.values(), *seen.values())
     readers = dict.fromkeys(one for every in both for one in every if one[0].startswith("OCR"))
-    for some, kind in ((plain, ""), (seen, ""), (across, ">en"), (across, "xquad_en>")):
-        if each := [every for name, every in some.items() if name in SETS and SETS[name].own and kind in name]:
-            some[f"mean of {len(each)} languages of xquad {kind}"] = averaged(each)
+    other = {f"xquad_{language}-pixels" for language in XQUAD if language not in READ}
+    for some, kind in ((plain, ""), (seen, "pixels"), (across, ">en"), (across, "xquad_en>")):
+        names = [name for name in some if name in SETS and SETS[name].own and kind in name]
+        for which in ([n for n in names if n not in other], [n for n in names if n in other]):
+            if which:
+                label = f"mean of {len(which)} languages of xquad {kind}"
+                some[label] = averaged([some[name] for name in which])
     staged = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
     codecs = tuple((codec, "exact", "visual") for codec in ("fp16", "int8", "int4", "binary"))
     pictures = (*SHOWN[:2], *readers, SHOWN[3])
