@@ -55,12 +55,21 @@ def share(text: str, words: Words) -> float:
     return (true & Counter(terms(" ".join(words.texts)))).total() / true.total()
 
 
+LINE = """5\t1\t1\t1\t1\t1\t20\t10\t10\t9\t91\tก
+5\t1\t1\t1\t1\t2\t38\t10\t10\t9\t91\tา
+5\t1\t1\t1\t1\t3\t58\t10\t10\t9\t91\tร
+5\t1\t1\t1\t1\t4\t70\t10\t60\t9\t91\tDebian
+5\t1\t1\t1\t1\t5\t134\t10\t50\t9\t91\tLinux
+"""
+
+
 def test_the_table_of_tesseract_is_read_letters_of_thai_joined() -> None:
     words = parsed(TABLE, 200, 100, joined=True)
     assert words.texts == ["ทาง", "ไป", "มา"]
     assert words.boxes[0].tolist() == pytest.approx([0.1, 0.1, 0.19, 0.32])
     assert parsed(TABLE, 200, 100).texts == ["ท", "าง", "ไป", "มา"]
     assert len(parsed("", 200, 100).texts) == 0
+    assert parsed(f"\n{LINE}", 200, 100, joined=True).texts == ["กา", "รDebian", "Linux"]
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])

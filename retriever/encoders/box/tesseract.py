@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import defaultdict
 from functools import cached_property
 
 import numpy as np
@@ -42,7 +43,7 @@ LANGUAGES = {
 }
 """Script, by the name that tesseract has for it -> the names of its models of languages in it."""
 _UNSPACED = ("Thai", "Khmer", "Lao", "Myanmar", "Tibetan")  # whose letters it gives one by one
-_GAP = 0.3  # heights of a line between those of a word
+_GAP = 0.9  # widths of a letter
 _SECONDS = 120
 _WORD = "5"  # level of a row of its table
 _LEAST = 20  # of 100, that a word is believed
@@ -114,23 +115,30 @@ def installed() -> Tesseract | None:
 def parsed(table: str, width: int, height: int, joined: bool = False) -> Words:
     """The words in tesseract's table, as `tsv` makes it of a picture of so many pixels; boxes as fractions of it.
 
-    joined: what stands together in a line is one word.
+    joined: letters that stand closer than _GAP of the usual width of one in their line are one word.
     """
+    rows = [cells for line in table.splitlines()[1:] if len(cells := line.split("\t")) == 12 and cells[0] == _WORD]
+    widths: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for cells in rows:
+        if not cells[11].isascii():
+            widths[tuple(cells[:5])].append(float(cells[8]))
+    usual = {line: float(np.median(some)) for line, some in widths.items()}
     texts: list[str] = []
     boxes: list[list[float]] = []
-    last: list[str] = []
-    for line in table.splitlines()[1:]:
-        cells = line.split("\t")
-        if len(cells) != 12 or cells[0] != _WORD or float(cells[10]) < _LEAST or not (text := _bare(cells[11])):
+    last: tuple[str, ...] = ()
+    for cells in rows:
+        if float(cells[10]) < _LEAST or not (text := _bare(cells[11])):
             continue
         x, y, w, h = map(float, cells[6:10])
-        if joined and cells[:5] == last and x - boxes[-1][2] < _GAP * max(h, boxes[-1][3] - boxes[-1][1]):
+        line = tuple(cells[:5])
+        letters = joined and line == last and not (texts[-1][-1] + text[0]).isascii()
+        if letters and x - boxes[-1][2] < _GAP * usual[line]:
             texts[-1] += text
             boxes[-1] = [boxes[-1][0], min(y, boxes[-1][1]), max(x + w, boxes[-1][2]), max(y + h, boxes[-1][3])]
         else:
             texts.append(text)
             boxes.append([x, y, x + w, y + h])
-        last = cells[:5]
+        last = line
     return Words(texts, (np.array(boxes, np.float32).reshape(-1, 4) / ([width, height] * 2)).astype(np.float32))
 
 
