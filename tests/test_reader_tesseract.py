@@ -12,7 +12,7 @@ from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.skew import unturned
-from retriever.encoders.box.tesseract import installed, parsed
+from retriever.encoders.box.tesseract import Tesseract, installed, parsed
 
 TEXTS = {
     "Arabic": (
@@ -80,6 +80,31 @@ def test_boxes_of_a_turned_page_are_turned_back(turns: int) -> None:
     height, width = np.rot90(page, turns).shape
     box = [[x.min() / width, y.min() / height, (x.max() + 1) / width, (y.max() + 1) / height]]
     assert unturned(np.array(box), turns)[0].tolist() == pytest.approx([0.25, 0.1, 0.75, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("sure", "told", "read"),
+    [("0.43", {"tha": 92, "hin": 40}, True), ("0.43", {"tha": 69, "hin": 40}, False), ("2.10", {}, False)],
+)
+def test_where_it_is_not_certain_of_the_script_all_are_tried(
+    monkeypatch: pytest.MonkeyPatch, sure: str, told: dict[str, int], read: bool
+) -> None:
+    asked: list[str] = []
+
+    def run(self: Tesseract, options: list[str], given: bytes) -> str:
+        if "--list-langs" in options:
+            return "List:\nhin\nosd\ntha\n"
+        if "0" in options:
+            return f"Rotate: 0\nOrientation confidence: 7.22\nScript: Latin\nScript confidence: {sure}\n"
+        model = options[options.index("-l") + 1]
+        asked.append(model)
+        text = {"tha": "มา", "hin": "देश"}[model]
+        return f"level\n5\t1\t1\t1\t1\t1\t20\t10\t8\t20\t{told[model]}\t{text}\n"
+
+    monkeypatch.setattr(Tesseract, "_run", run)
+    words = Tesseract("tesseract").words(np.full((100, 200, 3), 255, np.uint8))
+    assert (words.texts if words else None) == (["มา"] if read else None)
+    assert sorted(asked) == ([] if float(sure) > 1 else ["hin", "tha"])
 
 
 class Asked:
