@@ -8,8 +8,8 @@ one vector a page and a question, the mean of what the head gives. `full` is as 
 under shared/data (see its README); one that is not there is named and skipped. Pages are given as their text layers, so
 this measures the text model, not the reader. Of sets of several languages each is a pool of its own; `xquad_pages>en`
 asks every other language's questions of the English pages. The head was trained on the first half of the pages of
-xquad_pages: only the second is asked for. States are kept under /tmp by the digest of the weights: a killed run goes
-on, and another projection costs no encoding.
+xquad_pages: only the second is asked for. States are kept under /tmp by the digest of the weights and by PREPROCESSING:
+a killed run goes on, and another projection costs no encoding.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     `lens` and `qlens` are the tokens of each of the pages `names` and of the questions `qids`.
     """
     weights = Weights(folder).digests
-    named = "".join(weights[name] for name in ("states.onnx", "passages.onnx", "pieces.safetensors")) + str(
-        PREPROCESSING
-    )
+    named = "".join(weights[name] for name in ("states.onnx", "passages.onnx", "pieces.safetensors"))
     digest = hashlib.sha256(f"{PREPROCESSING} {named}".encode()).hexdigest()[:12]
     path = CACHE / f"{digest}_{pool.name}.npz"
     if not path.exists():

@@ -232,11 +232,9 @@ def show(files: dict[str, dict[str, Any]]) -> None:
     readers = dict.fromkeys(one for every in both for one in every if one[0].startswith("OCR"))
     other = {f"xquad_{language}-pixels" for language in XQUAD if language not in READ}
     for some, kind in ((plain, ""), (seen, "pixels"), (across, ">en"), (across, "xquad_en>")):
-        names = [name for name in some if name in SETS and SETS[name].own and kind in name]
-        for which in ([n for n in names if n not in other], [n for n in names if n in other]):
-            if which:
-                label = f"mean of {len(which)} languages of xquad {kind}"
-                some[label] = averaged([some[name] for name in which])
+        names = {name for name in some if name in SETS and SETS[name].own and kind in name}
+        for which in filter(None, (names - other, names & other)):
+            some[f"mean of {len(which)} languages of xquad {kind}"] = averaged([some[name] for name in sorted(which)])
     staged = {n: systems(files[n], files[f"{n}-stages"]) for n in WHOLE if n in files and f"{n}-stages" in files}
     codecs = tuple((codec, "exact", "visual") for codec in ("fp16", "int8", "int4", "binary"))
     pictures = (*SHOWN[:2], *readers, SHOWN[3])

@@ -25,6 +25,7 @@ def plain(read: Read) -> bool:
 
 
 def believed(read: Read) -> bool:
+    """Whether a line is kept."""
     return read.confidence >= _least(read.text)
 
 

@@ -47,9 +47,7 @@ _GAP = 0.9  # widths of a letter
 _SECONDS = 120
 _WORD = "5"  # level of a row of its table
 _LEAST = 20  # of 100, that a word is believed
-_CERTAIN = (
-    1.0  # of a script by its own measure: .4 and .7 where it took pages of Thai for Latin, 1.3 and more where not
-)
+_CERTAIN = 1.0  # of a script, as it measures that: .4 and .7 where it took Thai for Latin, 1.3 at least where not
 _WELL = 80.0  # of 100, mean of a page: 92 by the right script, 69 at most by others
 
 
