@@ -52,7 +52,8 @@ COSTS = (
     ("ms_a_query_cpu", "what a query takes of one core", "ms"),
 )
 READ = ("en", "de", "es", "ru", "el", "tr", "vi", "zh", "ro")
-XQUAD = (*READ, "ar", "hi", "th")  # the last three in pictures through tesseract alone
+OTHER = {"ar": "Arabic", "hi": "Devanagari", "th": "Thai"}  # in pictures through tesseract alone
+XQUAD = (*READ, *OTHER)
 
 
 class Part(NamedTuple):
@@ -75,6 +76,7 @@ def spoken(own: str, asked: str = "", options: tuple[str, ...] = ALONE) -> Part:
 
 WHOLE = {"piaf_pages": None, "jaquad_pages": None, "ohr_bench": None, "debian_headings": 210}
 """Set -> how many of its questions, None for all."""
+FOUND = program.scripts if (program := tesseract.installed()) else []
 SETS = {
     **{name: Part(name, most=most) for name, most in WHOLE.items()},
     **{f"xquad_{language}": spoken(language) for language in XQUAD},
@@ -82,7 +84,7 @@ SETS = {
     **{f"{name}-pixels": Part(name, options=PIXELS, most=most) for name, most in WHOLE.items()},
     **{
         f"xquad_{language}-pixels": spoken(language, options=PIXELS)
-        for language in (XQUAD if tesseract.installed() else READ)
+        for language in (*READ, *(one for one, script in OTHER.items() if script in FOUND))
     },
     **{
         f"xquad_{asked}>{own}": spoken(own, asked, ACROSS)

@@ -12,7 +12,7 @@ from ingest.page import Page, Words
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.skew import unturned
-from retriever.encoders.box.tesseract import Tesseract, installed, parsed
+from retriever.encoders.box.tesseract import Tesseract, installed, parsed, rows_of
 
 TEXTS = {
     "Arabic": (
@@ -64,12 +64,12 @@ LINE = """5\t1\t1\t1\t1\t1\t20\t10\t10\t9\t91\tก
 
 
 def test_the_table_of_tesseract_is_read_letters_of_thai_joined() -> None:
-    words = parsed(TABLE, 200, 100, joined=True)
+    words = parsed(rows_of(TABLE), 200, 100, joined=True)
     assert words.texts == ["ทาง", "ไป", "มา"]
     assert words.boxes[0].tolist() == pytest.approx([0.1, 0.1, 0.19, 0.32])
-    assert parsed(TABLE, 200, 100).texts == ["ท", "าง", "ไป", "มา"]
-    assert len(parsed("", 200, 100).texts) == 0
-    assert parsed(f"\n{LINE}", 200, 100, joined=True).texts == ["กา", "รDebian", "Linux"]
+    assert parsed(rows_of(TABLE), 200, 100).texts == ["ท", "าง", "ไป", "มา"]
+    assert len(parsed(rows_of(""), 200, 100).texts) == 0
+    assert parsed(rows_of(f"\n{LINE}"), 200, 100, joined=True).texts == ["กา", "รDebian", "Linux"]
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])

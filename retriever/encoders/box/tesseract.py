@@ -96,9 +96,9 @@ class Tesseract:
     def _read(self, image: np.ndarray, script: str) -> tuple[Words, float]:
         """The words of a level page in a script, and the mean confidence of their letters, of 100."""
         table = self._run(["-", "-", "--psm", "3", "-l", "+".join(self._models(script)), "tsv"], _pgm(image)) or ""
-        rows = [(float(row[10]), len(row[11])) for row in _rows(table)]
-        confidence = sum(sure * letters for sure, letters in rows) / max(1, sum(letters for _, letters in rows))
-        return parsed(table, image.shape[1], image.shape[0], script in _UNSPACED), confidence
+        rows = rows_of(table)
+        sure = sum(float(row[10]) * len(row[11]) for row in rows) / max(1, sum(len(row[11]) for row in rows))
+        return parsed(rows, image.shape[1], image.shape[0], script in _UNSPACED), sure
 
     def _models(self, script: str) -> list[str]:
         """The models that read a script: that of the script itself, or those of its languages."""
@@ -123,12 +123,16 @@ def installed() -> Tesseract | None:
     return Tesseract(program) if program else None
 
 
-def parsed(table: str, width: int, height: int, joined: bool = False) -> Words:
-    """The words in tesseract's table, as `tsv` makes it of a picture of so many pixels; boxes as fractions of it.
+def rows_of(table: str) -> list[list[str]]:
+    """The cells of the rows of words in tesseract's table, as `tsv` makes it."""
+    return [cells for line in table.splitlines()[1:] if len(cells := line.split("\t")) == 12 and cells[0] == _WORD]
+
+
+def parsed(rows: list[list[str]], width: int, height: int, joined: bool = False) -> Words:
+    """The words in `rows` of a picture of so many pixels; boxes as fractions of it.
 
     joined: letters that stand closer than _GAP of the usual width of one in their line are one word.
     """
-    rows = _rows(table)
     widths: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for cells in rows:
         if not cells[11].isascii():
@@ -151,11 +155,6 @@ def parsed(table: str, width: int, height: int, joined: bool = False) -> Words:
             boxes.append([x, y, x + w, y + h])
         last = line
     return Words(texts, (np.array(boxes, np.float32).reshape(-1, 4) / ([width, height] * 2)).astype(np.float32))
-
-
-def _rows(table: str) -> list[list[str]]:
-    """The cells of the rows of words."""
-    return [cells for line in table.splitlines()[1:] if len(cells := line.split("\t")) == 12 and cells[0] == _WORD]
 
 
 def _bare(text: str) -> str:
