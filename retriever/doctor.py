@@ -143,7 +143,8 @@ def _tesseract() -> Iterator[Finding]:
     found = "not installed" if program is None else f"{program.version}, without models that are needed here"
     advice = (
         "Pages in Arabic, Hebrew, Thai, Indic and like scripts are found by their text layers alone. It, its model osd "
-        "and those of their languages read pictures of them. Debian: apt install tesseract-ocr tesseract-ocr-ara ..."
+        "and those of their languages and scripts read pictures of them. Debian, for Arabic: apt install tesseract-ocr "
+        "tesseract-ocr-ara tesseract-ocr-script-arab"
     )
     yield Finding("tesseract", OK, found, advice)
 

@@ -107,6 +107,34 @@ def test_where_it_is_not_certain_of_the_script_all_are_tried(
     assert sorted(asked) == ([] if float(sure) > 1 else ["hin", "tha"])
 
 
+@pytest.mark.parametrize(
+    ("installed", "script", "models"),
+    [
+        ("Thai eng osd tha", "Thai", "Thai+tha+eng"),
+        ("ara eng osd", "Arabic", "ara"),
+        ("hin osd script/Devanagari", "Devanagari", "script/Devanagari+hin"),
+        ("eng osd", "", ""),
+    ],
+)
+def test_models_of_a_script_read_together_thai_with_english(
+    monkeypatch: pytest.MonkeyPatch, installed: str, script: str, models: str
+) -> None:
+    asked: list[str] = []
+
+    def run(self: Tesseract, options: list[str], given: bytes) -> str:
+        if "--list-langs" in options:
+            return "\n".join(["List:", *installed.split()])
+        if "0" in options:
+            return f"Rotate: 0\nOrientation confidence: 7.22\nScript: {script}\nScript confidence: 9.00\n"
+        asked.append(options[options.index("-l") + 1])
+        return ""
+
+    monkeypatch.setattr(Tesseract, "_run", run)
+    program = Tesseract("tesseract")
+    program.words(np.full((100, 200, 3), 255, np.uint8))
+    assert (program.scripts, asked) == (([script], [models]) if script else ([], []))
+
+
 class Asked:
     """Counts the pages that it is given, and reads each as one word."""
 

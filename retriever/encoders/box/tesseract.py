@@ -1,7 +1,7 @@
 """Pages in scripts that `reader` does not know, read by tesseract, where it is installed.
 
-tesseract says which script a page is in and reads it, by the model of the script or those of its languages, whichever
-are installed. It is given grey pixels and nothing of the file that they came from.
+tesseract says which script a page is in and reads it, by the models of the script and of its languages that are
+installed. It is given grey pixels and nothing of the file that they came from.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ LANGUAGES = {
     "Ethiopic": ("amh", "tir"),
 }
 """Script, by the name that tesseract has for it -> the names of its models of languages in it."""
+ENGLISH = "eng"
+_BESIDE = ("Thai",)  # Arabic words become Latin ones (benchmarks/LOG.md)
 _UNSPACED = ("Thai", "Khmer", "Lao", "Myanmar", "Tibetan")  # whose letters it gives one by one
 _GAP = 0.9  # widths of a letter
 _SECONDS = 120
@@ -101,9 +103,10 @@ class Tesseract:
         return parsed(rows, image.shape[1], image.shape[0], script in _UNSPACED), sure
 
     def _models(self, script: str) -> list[str]:
-        """The models that read a script: that of the script itself, or those of its languages."""
-        one = f"script/{script}"
-        return [one] if one in self.models else [name for name in LANGUAGES.get(script, ()) if name in self.models]
+        """The models that read a script together: that of the script itself, which Debian keeps without a folder, and
+        those of its languages; with them that of English, where the script's words are not taken for Latin ones."""
+        found = [name for name in (f"script/{script}", script, *LANGUAGES.get(script, ())) if name in self.models]
+        return [*found, ENGLISH] if found and script in _BESIDE and ENGLISH in self.models else found
 
     def _run(self, options: list[str], given: bytes) -> str | None:
         """What it prints; None where it fails or takes too long."""
