@@ -27,6 +27,7 @@ from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.states import POSITIONS, States, Table
 from retriever.encoders.box.syllables import Syllables
+from retriever.encoders.box.vietnamese import Vietnamese
 from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.encoders.multivector import MultiVector
 
@@ -47,6 +48,7 @@ FILES = (
     "quick.onnx",
     "characters.json",
     "syllables.safetensors",
+    "vietnamese.safetensors",
 )
 
 
@@ -89,7 +91,8 @@ class BoxEncoder(MultiVector):
         nets = [self._weights.read(name) for name in ("detector.onnx", "recogniser.onnx", "quick.onnx")]
         syllables = Syllables(self._weights.tensors("syllables.safetensors"), self._pieces.nats)
         characters, other = self._weights.read("characters.json"), tesseract.installed()
-        return Reader(nets, characters, self._threads, syllables.nats, other)
+        vietnamese = Vietnamese(self._weights.tensors("vietnamese.safetensors"), self._pieces.nats)
+        return Reader(nets, characters, self._threads, syllables.nats, other, vietnamese)
 
     @property
     def reader(self) -> Reader:

@@ -15,6 +15,7 @@ import numpy as np
 from retriever.encoders.box.hangul import crowded, missing, spaces
 from retriever.encoders.box.likely import likelier
 from retriever.encoders.box.scripts import WIDE, consistent, hangul, shape
+from retriever.encoders.box.vietnamese import Vietnamese
 
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
@@ -46,11 +47,12 @@ class Read(NamedTuple):
 
 class Doubts(NamedTuple):
     """What else was likely at the steps of a line: classes (s, m) and their logits (s, m), the chosen one's too; nats:
-    of a word, minus its log-probability."""
+    of a word, minus its log-probability; vietnamese: how likely syllables of such lines are."""
 
     classes: np.ndarray
     logits: np.ndarray
     nats: Callable[[str], float]
+    vietnamese: Vietnamese | None = None
 
 
 def ctc(
@@ -78,7 +80,9 @@ def ctc(
         text, first, end = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept]
     text = consistent(text)
     if doubts:
-        text = likelier(text, _others(best, first, end, characters, doubts), doubts.nats)
+        others = _others(best, first, end, characters, doubts)
+        told = likelier(text, others, doubts.nats)
+        text = doubts.vietnamese.likelier(text, others, told) if doubts.vietnamese else told
         kept = np.array([*map(bool, text)])
         text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2

@@ -34,6 +34,7 @@ from retriever.encoders.box.slanted import Slanted
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 from retriever.encoders.box.tesseract import Tesseract
+from retriever.encoders.box.vietnamese import Vietnamese
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -66,10 +67,11 @@ class Reader:
         threads: int,
         nats: Callable[[str], float],
         other: Tesseract | None = None,
+        vietnamese: Vietnamese | None = None,
     ) -> None:
         """nets: the detector, the recogniser, the same in 8 bits; characters: JSON, the classes after blank; nats: of a
         word, minus its log-probability; other: what is asked for pages that are read with little confidence, as those
-        in other scripts are."""
+        in other scripts are; vietnamese: how likely syllables of lines in it are."""
         detector, recogniser, quick = nets
         self._detector, self._recogniser = session(detector, threads), session(recogniser, 1)
         self._quick = session(quick, 1, borrowed(quick, recogniser))
@@ -77,7 +79,7 @@ class Reader:
         places: dict[str, int] = {}
         self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
         self.characters = frozenset(self._characters[1:])
-        self._threads, self._nats, self._other = threads, nats, other
+        self._threads, self._nats, self._other, self._vietnamese = threads, nats, other, vietnamese
 
     def lines(self, image: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) float32 of the lines of text in `image` (H, W, 3) uint8, fractions of the page."""
@@ -266,7 +268,7 @@ class Reader:
         between = gaps(line if grey else line[:, :, 1])
         for net in (self._quick, self._recogniser) if quick else (self._recogniser,):
             best, sure, others, logits = net.run(None, {"x": x})
-            doubts = Doubts(self._first[others], logits, self._nats)
+            doubts = Doubts(self._first[others], logits, self._nats, self._vietnamese)
             read = ctc(self._first[best], sure, self._characters, between, doubts)
             if net is self._recogniser or plain(read):
                 break

@@ -20,19 +20,20 @@ _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
 )
 _GROUPS = _ALIKE.split()
 _INNER = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])")  # an apostrophe between letters
+VIETNAMESE = "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ"  # letters that tell it
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
 _ALPHABETS = (  # how many letters tell an alphabet, which, those of others it is given for, its own
     (1, "ăâîțţș", "ŞşŢţǍǎÄäãǐịǔ", "ȘșȚțĂăĂăăiiu"),
-    (2, "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ", "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
+    (2, VIETNAMESE, "ǎěęǐïǔǚǒșț", "ăẽẹĩĩũũõst"),
     (1, "ığöüç", "șȘțǚǔǐị", "şŞtüüii"),
 )
 _PAGES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     # letters that make 2 % of a page of a language, letters that it lacks, its own instead of them, as well as words
     ("ățș", "āảắẫẳẵãđơĐşţŞŢ", "ăăăăăăădoDșțȘȚ", {"in": "în", "In": "În"}),
-    (_ALPHABETS[1][1], "äÄāĀöÖīïū", "âÂâÂồỒĩĩũ", {}),
+    (VIETNAMESE, "äÄāĀöÖīïū", "âÂâÂồỒĩĩũ", {}),
     ("ыэъ", "әєґ", "эег", {}),
 )
-_NARROW = frozenset("ățșţğışĞİŞ" + _ALPHABETS[1][1])  # what tells lines with letters close together, and Greek ones
+_NARROW = frozenset("ățșţğışĞİŞ" + VIETNAMESE)  # what tells lines with letters close together, and Greek ones
 _HALF = {0xFF01 + k: 0x21 + k for k in range(94)} | {ord(c): half for c, half in zip("。、・", ".,·", strict=True)}
 _OPENS = re.compile(r"""(^|[(\[{<‘'「『《〈])"(?=.)""")
 _DIGIT = dict(zip("oоοıзЗșşбọ", "0001335569", strict=True))
