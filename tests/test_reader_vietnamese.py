@@ -60,7 +60,7 @@ def test_the_table_tells_which_syllable_follows() -> None:
 @pytest.mark.parametrize(
     ("read", "doubts", "told"),
     [
-        ("mã nguôn của phân mềm", {6: {"ồ": -4.0}, 15: {"ầ": -3.0}}, "mã nguồn của phần mềm"),
+        ("mã nguôn của phân mềm", {6: {"ồ": -4.0}, 15: {"ầ": -1.0}}, "mã nguồn của phần mềm"),
         ("mã nguỗn của bạn", {6: {"ò": -4.0}}, "mã nguồn của bạn"),  # "ồ" is not told
         ("dữ liệụ của bạn", {6: {"u": -7.0}}, "dữ liệu của bạn"),
         ("tập tìn của bạn", {5: {"i": -2.0}}, "tập tin của bạn"),

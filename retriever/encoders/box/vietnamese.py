@@ -2,7 +2,7 @@
 
 Words are written in syllables, most of which are others with other marks, of which small print tells least. Spelling
 has an initial, one of some 160 rimes and one tone in its place, of which two alone before c, ch, p, t. How likely a
-syllable is, alone and after another, tells a table of 18 kB, made by retriever/training/reader/vietnamese.py.
+syllable is, alone and after another, tells a table of 20 kB, made by retriever/training/reader/vietnamese.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m retriever.training.reader.vietnamese --debs DEBS --out retriever/encoders/box/vietnamese.safetensors
 
-Of the text of SOURCES, but what is held out: syllables counted LEAST times and more, and the PAIRS of two that follow
-each other for which it makes most difference, with absolute discounting.
+Of the text of SOURCES (a game's stories, for prose), but what is held out: syllables counted LEAST times and more, and
+the PAIRS of two that follow each other for which it makes most difference, with absolute discounting.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from retriever.encoders.box.vietnamese import STEPS, spelt
 from retriever.training.reader import lines
 
 SOURCES = {  # packages: what the names of their files end with, what their paths hold
-    "libreoffice-help-vi": (".html", ""),
     "installation-guide-amd64": (".html", "/vi/"),
     "gnome-user-docs": (".page", "/help/vi/"),
     "libreoffice-l10n-vi": (".mo", ""),
-    "wesnoth-1.16-data": (".mo", "/vi/LC_MESSAGES/"),
+    "wesnoth-1.16-*": (".mo", "/vi/LC_MESSAGES/"),
 }
 PAIRS, LEAST = 5_000, 2
 _DISCOUNT = 0.75
@@ -42,7 +41,7 @@ def texts(folder: Path) -> list[str]:
     """The distinct paragraphs of SOURCES in `folder`, NFC, but those held out."""
     found: dict[str, None] = {}
     for name, (suffix, inside) in SOURCES.items():
-        for package in folder.glob(f"{name}_*.deb"):
+        for package in sorted(folder.glob(f"{name}_*.deb")):
             if suffix == ".mo":
                 found |= dict.fromkeys(lines.told(package, "vi") if inside else lines.messages(package))
                 continue
