@@ -62,6 +62,7 @@ def test_the_table_tells_which_syllable_follows() -> None:
     [
         ("mã nguôn của phân mềm", {6: {"ồ": -4.0}, 15: {"ầ": -1.0}}, "mã nguồn của phần mềm"),
         ("mã nguỗn của bạn", {6: {"ò": -4.0}}, "mã nguồn của bạn"),  # "ồ" is not told
+        ("mã nguôn của phía đông được", {}, "mã nguồn của phía đông được"),
         ("dữ liệụ của bạn", {6: {"u": -7.0}}, "dữ liệu của bạn"),
         ("tập tìn của bạn", {5: {"i": -2.0}}, "tập tin của bạn"),
         ("tậP tìn của bạn", {2: {"p": -1.0}, 5: {"i": -2.0}}, "tậP tin của bạn"),

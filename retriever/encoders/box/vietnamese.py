@@ -26,6 +26,7 @@ _REMEMBERED = 50_000
 _FLOOR = 6.0  # nats by which marks of a doubted letter that are not told are less likely, at least
 _REACH, _MOST = 9.0, 40  # nats and readings of a syllable, beyond which none is looked at
 _STRANGE, _NONE, _TWICE = 1.0, 2.0, 1.0  # nats against another letter, none, none beside one of its shape
+_GRAVE = 3.0  # nats against a grave on an ô, which print often has grown into the circumflex
 _GAIN = 0.2  # nats
 _STATES = 8
 _LONGEST = 8  # letters of a syllable, of which one may be too many
@@ -227,6 +228,8 @@ def _could_be(letter: str, others: Mapping[str, float], beside: set[str]) -> Ite
         against = _NONE if not other else 0.0 if shape(other) == shape(letter) else _STRANGE
         if (not other or other.isalpha()) and len(sized(other)) == len(other):
             found[sized(other)] = min(found.get(sized(other), np.inf), against - much)
+    if letter in "ôÔ":
+        found[sized("ồ")] = min(found.get(sized("ồ"), np.inf), _GRAVE)
     if any(shape(one) == shape(letter) and not (one + letter).isascii() for one in beside):
         found[""] = min(found.get("", np.inf), _TWICE)
     variants = _VARIANTS.get(letter.lower(), [])
