@@ -25,7 +25,6 @@ from retriever.encoders.box.vietnamese import STEPS, spelt
 from retriever.training.reader import lines
 
 SOURCES = {  # packages: what the names of their files end with, what their paths hold
-    "installation-guide-amd64": (".html", "/vi/"),
     "gnome-user-docs": (".page", "/help/vi/"),
     "libreoffice-l10n-vi": (".mo", ""),
     "wesnoth-1.16-*": (".mo", "/vi/LC_MESSAGES/"),
