@@ -22,7 +22,10 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +33,13 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
 from retriever.training.box.hoods import Hoods
-from retriever.training.box.pools import LANGUAGES, Batch, Pool, load, relevant
+from retriever.training.box.pools import LANGUAGES, Batch, Picked, Pool, joined, load, relevant
 
 STEPS, WARM, BATCH, SEED = 250, 30, 48, 0
 RATE, STRESS = 1.5e-3, 5.0  # of the matrix; times as much for what query tokens weigh
 SHARPNESS, TEACHER = 60.0, 100.0  # what mean similarities are multiplied by: at the start, learned; of the states
 WORDS, ANSWER = 0.4, 0.3  # on pages of documents: weight of BM25 in the order to be kept; of cross entropy
+KEPT, SLOW = 50, 60  # steps after which the state is kept; seconds after which it is every ten
 OWN, MIXED = 0.35, 0.3  # share of the batches asked in the pages' language; of pages in all languages
 
 log = logging.getLogger(__name__)
@@ -44,25 +48,40 @@ log = logging.getLogger(__name__)
 class Head(torch.nn.Module):
     """projection: (384, 128); stress: (384,); sharpness: a logarithm."""
 
-    def __init__(self, axes: np.ndarray) -> None:
+    def __init__(self, axes: np.ndarray, stress: np.ndarray | None = None) -> None:
         super().__init__()
         self.projection = torch.nn.Parameter(torch.from_numpy(axes.copy()))
-        self.stress = torch.nn.Parameter(torch.zeros(len(axes)))
+        found = torch.zeros(len(axes)) if stress is None else torch.from_numpy(stress.copy())
+        self.stress = torch.nn.Parameter(found)
         self.sharpness = torch.nn.Parameter(torch.tensor(math.log(SHARPNESS)))
 
-    def loss(self, batch: Batch, words: torch.Tensor | None = None) -> torch.Tensor:
+    def groups(self, rate: float) -> list[dict[str, Any]]:
+        """The parameters and their rates, as `descend` takes them. rate: of the matrix."""
+        return [
+            {"params": [self.projection], "lr": rate},
+            {"params": [self.stress], "lr": rate * STRESS},
+            {"params": [self.sharpness], "lr": 1e-2},
+        ]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What projection.safetensors holds."""
+        return {name: getattr(self, name).detach().cpu().numpy() for name in ("projection", "stress")}
+
+    def loss(self, batch: Batch, words: torch.Tensor | None = None, known: Batch | None = None) -> torch.Tensor:
         """Cross entropy of the pages asked for, and divergence from the order by full states, or by them and `words`
-        (q, pages), what BM25 says of pages of documents."""
+        (q, pages), what BM25 says of pages of documents. known: the batch in the states that give the order, where they
+        are not those that are trained."""
+        known = known or batch
         norms = batch.states.norm(dim=1, keepdim=True)
         weights = norms * torch.exp(batch.states / norms @ self.stress[:, None])
         count = len(batch.asks)
-        weights = weights / torch.zeros(count, 1).index_add(0, batch.of, weights)[batch.of]
+        weights = weights / weights.new_zeros(count, 1).index_add(0, batch.of, weights)[batch.of]
         queries = F.normalize(batch.states @ self.projection, dim=1) * weights
         scores = self._maxsim(queries, batch) * self.sharpness.exp()
         with torch.no_grad():
-            own = (batch.states / norms * weights) @ batch.pages.T
-            best = torch.stack([part.amax(1) for part in own.split(batch.lens, 1)], 1)
-            order = _summed(best, batch) * TEACHER
+            own = (known.states / known.states.norm(dim=1, keepdim=True) * weights) @ known.pages.T
+            best = torch.stack([part.amax(1) for part in own.split(known.lens, 1)], 1)
+            order = _summed(best, known) * TEACHER
             if words is not None:
                 spread = (words - words.mean(1, keepdim=True)) / words.std(1, keepdim=True).clamp_min(1e-6)
                 order = (1 - WORDS) * order + WORDS * 2.5 * spread
@@ -83,63 +102,74 @@ class Head(torch.nn.Module):
 
 
 def _summed(best: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return torch.zeros(len(batch.asks), best.shape[1]).index_add(0, batch.of, best)
+    return best.new_zeros(len(batch.asks), best.shape[1]).index_add(0, batch.of, best)
 
 
 def drawn(pools: list[Pool], step: int, seed: int) -> Batch:
     """The batch of a step, which depends on `seed` and `step` only."""
+    chosen = picked(pools, step, seed)
+    questions = [pools[k].questions[i] for k, i in chosen.questions]
+    return joined(questions, chosen.asks, [pools[k].pages[i] for k, i in chosen.pages])
+
+
+def picked(pools: list[Pool], step: int, seed: int) -> Picked:
+    """What `drawn` gives, by numbers."""
     rng = np.random.default_rng((seed, step))
-    asking = pools[rng.integers(len(pools))]
-    count, mode = len(asking.pages), rng.random()
+    asking = int(rng.integers(len(pools)))
+    count, mode = len(pools[asking].pages), rng.random()
     if mode < OWN:
-        pages = asking.pages
+        of = [asking] * count
     elif mode < OWN + MIXED:
-        pages = [pools[k].pages[page] for page, k in enumerate(rng.integers(len(pools), size=count))]
+        of = rng.integers(len(pools), size=count).tolist()
     else:
-        pages = pools[rng.integers(len(pools))].pages
-    picked = rng.choice(len(asking.questions), BATCH, replace=False)
-    questions = [asking.questions[k] for k in picked]
-    of = torch.repeat_interleave(torch.arange(BATCH), torch.tensor([len(q) for q in questions]))
-    asks = asking.asks[torch.from_numpy(picked)]
-    return Batch(torch.cat(questions).float(), of, asks, torch.cat(pages).float(), [len(page) for page in pages])
+        of = [int(rng.integers(len(pools)))] * count
+    asked = rng.choice(len(pools[asking].questions), BATCH, replace=False)
+    asks = pools[asking].asks[torch.from_numpy(asked)]
+    return Picked([(asking, k) for k in asked.tolist()], asks, [(k, page) for page, k in enumerate(of)])
+
+
+def descend(
+    model: torch.nn.Module, groups: list[dict[str, Any]], loss: Callable[[int], torch.Tensor], out: Path, steps: int
+) -> None:
+    """Trains `model` by `loss`, which is given the step. groups: of parameters, each with its highest rate `lr`, which
+    all but the last keep to a cosine. The state is kept in `out`."""
+    rates, kept = [group["lr"] for group in groups[:-1]], out / "state.pt"
+    optimiser, first = torch.optim.Adam(groups, betas=(0.9, 0.98)), 0
+    if kept.exists():
+        stored = torch.load(kept, weights_only=True)
+        model.load_state_dict(stored["model"])
+        optimiser.load_state_dict(stored["optimiser"])
+        first = stored["step"]
+    losses, since = list[float](), time.monotonic()
+    for step in range(first, steps):
+        pace = min(1, step / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group, rate in zip(optimiser.param_groups, rates, strict=False):
+            group["lr"] = rate * pace
+        found = loss(step)
+        optimiser.zero_grad()
+        found.backward()
+        optimiser.step()
+        losses.append(found.item())
+        if (step + 1) % KEPT == 0 or (step + 1) % 10 == 0 and time.monotonic() - since > SLOW:
+            log.info("step %d of %d: loss %.3f", step + 1, steps, np.mean(losses))
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+            torch.save(state, kept.with_suffix(".part"))
+            kept.with_suffix(".part").rename(kept)
+            losses, since = [], time.monotonic()
 
 
 def train(
     pools: list[Pool], start: dict[str, np.ndarray], hoods: Hoods | None, out: Path, steps: int, rate: float, seed: int
 ) -> Head:
-    """The head after `steps` from `start` (projection, and stress if it has one), its state kept in `out` every 50."""
-    head, kept = Head(start["projection"]), out / "state.pt"
-    if "stress" in start:
-        head.stress.data = torch.from_numpy(start["stress"].copy())
-    groups = [
-        {"params": [head.projection], "lr": rate},
-        {"params": [head.stress], "lr": rate * STRESS},
-        {"params": [head.sharpness], "lr": 1e-2},
-    ]
-    optimiser, first = torch.optim.Adam(groups, betas=(0.9, 0.98)), 0
-    if kept.exists():
-        stored = torch.load(kept, weights_only=True)
-        head.load_state_dict(stored["head"])
-        optimiser.load_state_dict(stored["optimiser"])
-        first = stored["step"]
-    losses = []
-    for step in range(first, steps):
-        pace = min(1, step / WARM) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group, times in zip(optimiser.param_groups, (1.0, STRESS), strict=False):
-            group["lr"] = rate * times * pace
+    """The head after `steps` from `start` (projection, and stress if it has one), its state kept in `out`."""
+    head = Head(start["projection"], start.get("stress"))
+
+    def loss(step: int) -> torch.Tensor:
         if hoods is not None and step % 2:
-            loss = head.loss(*hoods.drawn(step, seed))
-        else:
-            loss = head.loss(drawn(pools, step, seed))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0:
-            log.info("step %d of %d: loss %.3f", step + 1, steps, np.mean(losses[-50:]))
-            state = {"head": head.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-            torch.save(state, kept.with_suffix(".part"))
-            kept.with_suffix(".part").rename(kept)
+            return head.loss(*hoods.drawn(step, seed))
+        return head.loss(drawn(pools, step, seed))
+
+    descend(head, head.groups(rate), loss, out, steps)
     return head
 
 
@@ -164,8 +194,7 @@ def main() -> None:
     pools, start = [load(file, asked) for file in files], load_file(given.start)
     hoods = Hoods(given.pages, start["projection"]) if given.pages else None
     head = train(pools, start, hoods, given.out, given.steps, given.rate, given.seed)
-    tensors = {"projection": head.projection.detach().numpy(), "stress": head.stress.detach().numpy()}
-    save_file(tensors, given.out / "projection.safetensors")
+    save_file(head.tensors(), given.out / "projection.safetensors")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retriever.training.box.pools import Batch, parts
+from retriever.training.box.pools import Batch, Picked, joined, parts
 
 NEAR, PAGES, QUESTIONS = 24, 40, 40  # pages of the same document at most; pages and questions of a batch
 READ = 0.7  # share of the pages read from a picture that are given as read
 
 
 class Hoods:
-    """All pages and questions of a folder. pages: states (t, 384) of each; read: of those read from a picture."""
+    """All pages and questions of a folder. pages, questions: states (t, 384) of each; read: of those read from a
+    picture."""
 
     def __init__(self, folder: Path, axes: np.ndarray) -> None:
         """axes: (384, 128), by which the nearest pages are found."""
@@ -35,7 +36,7 @@ class Hoods:
         for path in _numbered(folder, "read"):
             with np.load(path) as stored:
                 self.read |= {int(i): page for i, page in zip(stored["ids"], _parts(path), strict=True) if len(page)}
-        self._questions, texts = _parts(folder / "questions.npz"), [t for page in told for t in page["asks"]]
+        self.questions, texts = _parts(folder / "questions.npz"), [t for page in told for t in page["asks"]]
         self._of = [k for k, page in enumerate(told) for _ in page["asks"]]
         self._answers = [[q for q, k in enumerate(self._of) if k == page] for page in range(len(told))]
         self._series = np.array([page["series"] for page in told])
@@ -46,6 +47,12 @@ class Hoods:
 
     def drawn(self, step: int, seed: int) -> tuple[Batch, torch.Tensor]:
         """The batch of a step, which depends on `seed` and `step` only, and what BM25 says of it, (q, n)."""
+        picked, words = self.picked(step, seed)
+        pages = [self.read[i] if read else self.pages[i] for read, i in picked.pages]
+        return joined([self.questions[i] for _, i in picked.questions], picked.asks, pages), words
+
+    def picked(self, step: int, seed: int) -> tuple[Picked, torch.Tensor]:
+        """What `drawn` gives, by numbers."""
         rng = np.random.default_rng((seed, step, 7))
         first = int(rng.integers(len(self.pages)))
         near = np.argsort(-self._near[first], kind="stable")
@@ -54,12 +61,10 @@ class Hoods:
         asked = [(question, at) for at, page in enumerate(pages) for question in self._answers[page]]
         if len(asked) > QUESTIONS:
             asked = [asked[k] for k in rng.choice(len(asked), QUESTIONS, replace=False)]
-        given = [self.read[i] if i in self.read and rng.random() < READ else self.pages[i] for i in map(int, pages)]
-        states = [self._questions[question] for question, _ in asked]
-        of = torch.repeat_interleave(torch.arange(len(asked)), torch.tensor([len(q) for q in states]))
+        given = [(int(i in self.read and rng.random() < READ), i) for i in map(int, pages)]
+        words = self._words[[question for question, _ in asked]][:, pages]
         asks = torch.tensor([at for _, at in asked])
-        batch = Batch(torch.cat(states).float(), of, asks, torch.cat(given).float(), [len(page) for page in given])
-        return batch, torch.from_numpy(self._words[[question for question, _ in asked]][:, pages])
+        return Picked([(0, question) for question, _ in asked], asks, given), torch.from_numpy(words)
 
 
 def bm25(pages: list[str], texts: list[str]) -> np.ndarray:
@@ -70,7 +75,7 @@ def bm25(pages: list[str], texts: list[str]) -> np.ndarray:
     found: dict[str, np.ndarray] = {}
     scores = np.zeros((len(texts), len(pages)), np.float32)
     for row, text in zip(scores, texts, strict=True):
-        for word in set(re.findall(r"\w+", text.lower())):
+        for word in dict.fromkeys(re.findall(r"\w+", text.lower())):
             if word not in found:
                 times = np.array([count[word] for count in counts], np.float32)
                 having = np.count_nonzero(times)
