@@ -43,9 +43,9 @@ from retriever.training.box.hoods import Hoods
 from retriever.training.box.pools import HALF, LANGUAGES, Picked, Pool, joined, load, parts, relevant
 from retriever.training.box.upper import Layer, Product, Shape, embedded
 
-TUNED, STEPS, SEED = 3, 100, 0
-RATE = 3e-4  # of the head's matrix
-CODES, GAINS, REST = 40.0, 3.0, 0.3  # times as much: for codes, logarithms of steps, biases and norms
+TUNED, STEPS, SEED = 3, 300, 0
+RATE = 5e-4  # of the head's matrix
+CODES, GAINS, REST = 60.0, 3.0, 0.3  # times as much: for codes, logarithms of steps, biases and norms
 TOGETHER = 48  # texts of a file of frozen states
 
 log = logging.getLogger(__name__)
