@@ -15,9 +15,10 @@ from retriever.encoders.box.initialisers import initialisers
 from retriever.encoders.box.states import WINDOW
 from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.training.box import head
+from retriever.training.box.frozen import Frozen, laid
 from retriever.training.box.hoods import Hoods
 from retriever.training.box.pools import Picked, Pool
-from retriever.training.box.tune import Frozen, Lessons, Tuned, documents, export, fewer, laid, lesson, train
+from retriever.training.box.tune import Lessons, Tuned, documents, export, fewer, lesson, train
 from retriever.training.box.upper import Layer, embedded
 
 README = " ".join((Path(__file__).parents[1] / "README.md").read_text("utf-8").split()[:150])

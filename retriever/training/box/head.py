@@ -136,7 +136,7 @@ def descend(
     rates, kept = [group["lr"] for group in groups[:-1]], out / "state.pt"
     optimiser, first = torch.optim.Adam(groups, betas=(0.9, 0.98)), 0
     if kept.exists():
-        stored = torch.load(kept, weights_only=True)
+        stored = torch.load(kept, map_location="cpu", weights_only=True)
         model.load_state_dict(stored["model"])
         optimiser.load_state_dict(stored["optimiser"])
         first = stored["step"]
