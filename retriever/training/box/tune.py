@@ -42,7 +42,7 @@ from retriever.training.box.upper import Layer, Product
 
 TUNED, STEPS, SEED = 3, 300, 0
 RATE = 5e-4  # of the head's matrix
-CODES, GAINS, REST = 60.0, 3.0, 0.3  # times as much: for codes, logarithms of steps, biases and norms
+CODES, GAINS, REST = 4.0, 3.0, 0.3  # times as much: for codes, logarithms of steps, biases and norms
 
 
 class Lessons(NamedTuple):
@@ -56,11 +56,15 @@ class Lessons(NamedTuple):
 class Tuned(torch.nn.Module):
     """The head and the upper layers, as they ship before training."""
 
-    def __init__(self, weights: Path, tuned: int) -> None:
+    def __init__(self, weights: Path, tuned: int, seed: int = SEED) -> None:
+        """seed: of what the codes are dithered by (`upper`)."""
         super().__init__()
         stored, head = Weights(weights).read("states.onnx"), Weights(weights).tensors("projection.safetensors")
         self.head = Head(head["projection"], head["stress"])
         self.layers = torch.nn.ModuleList(Layer(initialisers(stored), k) for k in range(LAYERS - tuned, LAYERS))
+        random = torch.Generator().manual_seed(seed)
+        for product in self._products():
+            product.dither(random)
 
     def states(self, readings: Sequence[Reading]) -> torch.Tensor:
         """States (sum of k, 384) of norm 1 of the pieces of all `readings` that get vectors."""
@@ -84,12 +88,15 @@ class Tuned(torch.nn.Module):
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """The parameters and their rates, as `descend` takes them. rate: of the head's matrix."""
-        products = [module for module in self.layers.modules() if isinstance(module, Product)]
+        products = self._products()
         codes, gains = [product.codes for product in products], [product.gains for product in products]
         others = {id(value) for value in (*codes, *gains)}
         rest = [value for value in self.layers.parameters() if id(value) not in others]
         times = ((codes, CODES), (gains, GAINS), (rest, REST))
         return [{"params": values, "lr": rate * most} for values, most in times] + self.head.groups(rate)
+
+    def _products(self) -> list[Product]:
+        return [module for module in self.layers.modules() if isinstance(module, Product)]
 
 
 def fewer(asked: Picked, words: torch.Tensor | None, most: int, rng: np.random.Generator) -> tuple[Picked, Any]:
@@ -185,7 +192,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given.out.mkdir(parents=True, exist_ok=True)
-    model, frozen = Tuned(FOLDER, given.layers), Frozen(FOLDER, given.layers, given.frozen, given.device)
+    model, frozen = Tuned(FOLDER, given.layers, given.seed), Frozen(FOLDER, given.layers, given.frozen, given.device)
     files = [next(given.states.glob(f"{given.encoder}_xquad_pages.{language}.npz")) for language in LANGUAGES]
     axes = model.head.projection.detach().numpy().copy()
     pools = xquad(files, given.xquad, frozen)

@@ -3,7 +3,9 @@
 The layers are BERT's (Devlin et al. 2019): each sum is normalised after it is made, Gelu is by the error function. A
 weight is trained as the file holds it, a 4-bit code times the step of its block of 32: codes are rounded in the forward
 pass and get their gradient as if they were not (Bengio et al. 2013, the straight-through estimator), so what is trained
-is what is stored, and before training both are the same to the bit.
+is what is stored, and before training both are the same to the bit. Codes start dithered: of those that are moved by a
+tenth one in ten is rounded to its neighbour. From whole numbers none is until it has been moved by half, so that the
+loss does not see where they go until it is too late.
 """
 
 from __future__ import annotations
@@ -42,8 +44,14 @@ class Product(torch.nn.Module):
 
     def rounded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes (n, k), whole and from -8 to 7, and steps (n, k / 32) of 16 bits, both float32."""
-        codes, steps = self.codes.clamp(-8, 7), self.scales * self.gains.exp()
-        return codes + (codes.round() - codes).detach(), steps + (steps.half().float() - steps).detach()
+        codes, steps = self.codes, self.scales * self.gains.exp()
+        whole = codes.round().clamp(-8, 7)
+        return codes + (whole - codes).detach(), steps + (steps.half().float() - steps).detach()
+
+    def dither(self, random: torch.Generator) -> None:
+        """Moves each code by less than half, which no rounding sees."""
+        with torch.no_grad():
+            self.codes += (torch.rand(self.codes.shape, generator=random) - 0.5) * 0.99
 
     def store(self, stored: Mapping[str, np.ndarray], name: str) -> None:
         """Writes what is rounded over the arrays of `stored`."""
