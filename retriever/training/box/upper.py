@@ -50,8 +50,7 @@ class Product(torch.nn.Module):
 
     def dither(self, random: torch.Generator) -> None:
         """Moves each code by less than half, which no rounding sees."""
-        with torch.no_grad():
-            self.codes += (torch.rand(self.codes.shape, generator=random) - 0.5) * 0.99
+        self.codes.data.add_((torch.rand(self.codes.shape, generator=random) - 0.5) * 0.99)
 
     def store(self, stored: Mapping[str, np.ndarray], name: str) -> None:
         """Writes what is rounded over the arrays of `stored`."""
