@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from retriever.training.box.head import train
-from retriever.training.box.hoods import Hoods, bm25
+from retriever.training.box.hoods import Hoods, Years, bm25
 from retriever.training.box.pages import cells, crossings, spans
 from retriever.training.box.pools import Pool
+from retriever.training.box.years import editions
 
 TEXTS = ["the budget of the school", "apples and pears in the garden", "the garden of the school", "buses and roads"]
 QUESTIONS = ["budget of the school", "pears", "the garden", "roads and buses"]
@@ -90,6 +92,36 @@ def test_parts_of_sentences_are_made_of_their_words() -> None:
     sentence = "The treasurer proposed to close the eastern hall during winter and to sell two of the older buses."
     made = spans(f"{sentence} {sentence}", "en", random.Random(1))
     assert made and all(set(part.lower().split()) <= set(sentence.lower().strip(".").split()) for part in made)
+
+
+def test_a_page_in_two_editions_differs_by_its_years_and_its_figures() -> None:
+    text = "In 2011 sales were 4,812 in 37 towns, 2010: 4,510 of 9"
+    page = {"document": "report.pdf", "text": text, "asks": ["What were sales?"], "series": "report"}
+    differ = set()
+    for seed in range(20):
+        first, second = editions(page, random.Random(seed))
+        one, other = (edition["text"].split()[-12:] for edition in (first, second))
+        by = int(other[1]) - int(one[1])
+        assert one == text.split() and by and other[8] == f"{2010 + by}:"
+        differ |= {k for k in range(12) if one[k] != other[k]}
+        asked = [
+            [int(year) for year in re.findall(r"\d{4}", edition["asks"][0].replace("31", ""))]
+            for edition in (first, second)
+        ]
+        assert asked[1] == [asked[0][0] + by] and str(asked[0][0]) in first["text"].split(" In ")[0]
+        assert first["asks"][0].count("?") == 1
+    assert differ == {1, 4, 6, 8, 9}
+
+
+def test_a_batch_of_years_has_both_editions(folder: Path) -> None:
+    years = Years(folder, np.eye(384, 128, dtype=np.float32))
+    for step in range(10):
+        picked, words = years.picked(step, 3)
+        numbers = [number for _, number in picked.pages]
+        assert sorted(numbers) == [0, 1, 2, 3] and all(
+            b == a + 1 for a, b in zip(numbers[::2], numbers[1::2], strict=True)
+        )
+        assert words.shape == (4, 4)
 
 
 def test_a_killed_training_goes_on_to_the_same_head(folder: Path, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ r"""Training only: the head of the encoder in the box, states of 384 to vectors 
     python -m retriever.training.box.head --states /tmp/octavo-box-quality --start PCA/projection.safetensors \
         --qrels ../shared/data/xquad_pages/qrels.tsv --out FIRST
     python -m retriever.training.box.head --states ... --qrels ... --start FIRST/projection.safetensors \
-        --pages PAGES --rate 7e-4 --steps 300 --out SECOND
+        --pages PAGES --years YEARS --rate 7e-4 --steps 300 --out SECOND
 
 A question finds its page among the 72 of a language: its own, another, or each page in one drawn anew (cross entropy
 over MaxSim); beside that it keeps the order that the full states give (Kullback-Leibler). One matrix for both sides
 starts from the principal axes of `build.py`; a query token's weight is multiplied by exp(state . stress), stress
 starting at zero. With `--pages` every second step is on pages of documents (`hoods`): there the order to be kept is
-that of full states and of BM25 together, and cross entropy counts for little, as what is asked is made up. Two
+that of full states and of BM25 together, and cross entropy counts for little, as what is asked is made up. With
+`--years` every third is on pages beside their editions of another year (`years`), and cross entropy counts in full. Two
 matrices, and pages of help in fifteen languages as more data, lost on other sets (benchmarks/LOG.md).
 
 The states are written by `encoded` in benchmarks/box_quality.py. 250 steps take three to five minutes on one core; a
@@ -32,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file, save_file
 
-from retriever.training.box.hoods import Hoods
+from retriever.training.box.hoods import Hoods, Years
 from retriever.training.box.pools import LANGUAGES, Batch, Picked, Pool, joined, load, relevant
 
 STEPS, WARM, BATCH, SEED = 250, 30, 48, 0
@@ -67,10 +68,12 @@ class Head(torch.nn.Module):
         """What projection.safetensors holds."""
         return {name: getattr(self, name).detach().cpu().numpy() for name in ("projection", "stress")}
 
-    def loss(self, batch: Batch, words: torch.Tensor | None = None, known: Batch | None = None) -> torch.Tensor:
-        """Cross entropy of the pages asked for, and divergence from the order by full states, or by them and `words`
-        (q, pages), what BM25 says of pages of documents. known: the batch in the states that give the order, where they
-        are not those that are trained."""
+    def loss(
+        self, batch: Batch, words: torch.Tensor | None = None, known: Batch | None = None, answer: float = 1.0
+    ) -> torch.Tensor:
+        """Cross entropy of the pages asked for, times `answer`, and divergence from the order by full states, or by
+        them and `words` (q, pages), what BM25 says of pages of documents. known: the batch in the states that give the
+        order, where they are not those that are trained."""
         known = known or batch
         norms = batch.states.norm(dim=1, keepdim=True)
         weights = norms * torch.exp(batch.states / norms @ self.stress[:, None])
@@ -87,7 +90,7 @@ class Head(torch.nn.Module):
                 order = (1 - WORDS) * order + WORDS * 2.5 * spread
             wanted = F.softmax(order, 1)
         kept = F.kl_div(F.log_softmax(scores, 1), wanted, reduction="batchmean")
-        return F.cross_entropy(scores, batch.asks) * (1 if words is None else ANSWER) + kept
+        return F.cross_entropy(scores, batch.asks) * answer + kept
 
     def _maxsim(self, queries: torch.Tensor, batch: Batch) -> torch.Tensor:
         """(q, pages): gradients run through the winning tokens alone."""
@@ -159,15 +162,25 @@ def descend(
 
 
 def train(
-    pools: list[Pool], start: dict[str, np.ndarray], hoods: Hoods | None, out: Path, steps: int, rate: float, seed: int
+    pools: list[Pool],
+    start: dict[str, np.ndarray],
+    hoods: Hoods | None,
+    out: Path,
+    steps: int,
+    rate: float,
+    seed: int,
+    years: Years | None = None,
 ) -> Head:
     """The head after `steps` from `start` (projection, and stress if it has one), its state kept in `out`."""
     head = Head(start["projection"], start.get("stress"))
+    documents = [(found, answer) for found, answer in ((hoods, ANSWER), (years, 1.0)) if found is not None]
 
     def loss(step: int) -> torch.Tensor:
-        if hoods is not None and step % 2:
-            return head.loss(*hoods.drawn(step, seed))
-        return head.loss(drawn(pools, step, seed))
+        kind = step % (1 + len(documents))
+        if kind == 0:
+            return head.loss(drawn(pools, step, seed))
+        found, answer = documents[kind - 1]
+        return head.loss(*found.drawn(step, seed), answer=answer)
 
     descend(head, head.groups(rate), loss, out, steps)
     return head
@@ -180,6 +193,7 @@ def main() -> None:
     parser.add_argument("--qrels", type=Path, required=True)
     parser.add_argument("--start", type=Path, required=True, help="projection.safetensors of build.py or of a run")
     parser.add_argument("--pages", type=Path, help="folder that retriever.training.box.pages wrote")
+    parser.add_argument("--years", type=Path, help="folder that retriever.training.box.years wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--encoder", default="*", help="digest that the names of the states begin with")
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -193,7 +207,8 @@ def main() -> None:
     files = [next(given.states.glob(f"{given.encoder}_xquad_pages.{language}.npz")) for language in LANGUAGES]
     pools, start = [load(file, asked) for file in files], load_file(given.start)
     hoods = Hoods(given.pages, start["projection"]) if given.pages else None
-    head = train(pools, start, hoods, given.out, given.steps, given.rate, given.seed)
+    years = Years(given.years, start["projection"]) if given.years else None
+    head = train(pools, start, hoods, given.out, given.steps, given.rate, given.seed, years)
     save_file(head.tensors(), given.out / "projection.safetensors")
 
 

@@ -57,7 +57,10 @@ class Hoods:
         first = int(rng.integers(len(self.pages)))
         near = np.argsort(-self._near[first], kind="stable")
         own = near[self._series[near] == self._series[first]][:NEAR]
-        pages = [*own, *near[~np.isin(near, own)][: PAGES - len(own)]]
+        return self._about([*own, *near[~np.isin(near, own)][: PAGES - len(own)]], rng)
+
+    def _about(self, pages: list[int], rng: np.random.Generator) -> tuple[Picked, torch.Tensor]:
+        """A batch of `pages` and of what is asked of them."""
         asked = [(question, at) for at, page in enumerate(pages) for question in self._answers[page]]
         if len(asked) > QUESTIONS:
             asked = [asked[k] for k in rng.choice(len(asked), QUESTIONS, replace=False)]
@@ -65,6 +68,17 @@ class Hoods:
         words = self._words[[question for question, _ in asked]][:, pages]
         asks = torch.tensor([at for _, at in asked])
         return Picked([(0, question) for question, _ in asked], asks, given), torch.from_numpy(words)
+
+
+class Years(Hoods):
+    """The pages of a folder that `years` wrote: a batch has both editions of each."""
+
+    def picked(self, step: int, seed: int) -> tuple[Picked, torch.Tensor]:
+        """What `drawn` gives, by numbers."""
+        rng = np.random.default_rng((seed, step, 13))
+        first = 2 * int(rng.integers(len(self.pages) // 2))
+        near = np.argsort(-self._near[first, ::2], kind="stable")[: PAGES // 2]
+        return self._about([2 * int(page) + edition for page in near for edition in (0, 1)], rng)
 
 
 def bm25(pages: list[str], texts: list[str]) -> np.ndarray:

@@ -150,6 +150,12 @@ def spans(text: str, language: str, rng: random.Random) -> list[str]:
     return found
 
 
+def language(document: str) -> str:
+    """In which language a document is, by its name."""
+    found = re.search(r"[-.](de|fr|it|pt|ja)\.pdf$", document)
+    return found[1] if found else "en"
+
+
 def chosen(pdfs: Path, rng: random.Random) -> list[dict[str, Any]]:
     """document, number (from 0), series, text, asks of each page; `words` and `boxes`, which are not stored."""
     import pymupdf
@@ -175,7 +181,6 @@ def chosen(pdfs: Path, rng: random.Random) -> list[dict[str, Any]]:
             words = page.get_text("words")
             if len(words) < LEAST:
                 continue
-            found = re.search(r"[-.](de|fr|it|pt|ja)\.pdf$", path.name)
             titles = [title for title in entries if 3 < len(title) < 90]
             rng.shuffle(titles)
             pages.append(
@@ -184,7 +189,7 @@ def chosen(pdfs: Path, rng: random.Random) -> list[dict[str, Any]]:
                     "number": number,
                     "series": re.sub("(?<=publishers)__.*|__Ch_.*|-(?:guide|help)(?=-)", "", path.name),
                     "text": " ".join(word[4] for word in words),
-                    "asks": asked(page, titles, found.group(1) if found else "en", rng),
+                    "asks": asked(page, titles, language(path.name), rng),
                     "words": [word[4] for word in words],
                     "boxes": np.array([word[:4] for word in words]) / np.array([page.rect.width, page.rect.height] * 2),
                 }

@@ -35,7 +35,7 @@ from retriever.encoders.box.build_e5 import LAYERS
 from retriever.encoders.box.initialisers import initialisers
 from retriever.encoders.box.weights import FOLDER, Weights
 from retriever.training.box.frozen import Frozen, Reading
-from retriever.training.box.head import Head, descend, picked
+from retriever.training.box.head import ANSWER, Head, descend, picked
 from retriever.training.box.hoods import Hoods
 from retriever.training.box.pools import HALF, LANGUAGES, Picked, Pool, joined, load, relevant
 from retriever.training.box.upper import Layer, Product
@@ -84,7 +84,9 @@ class Tuned(torch.nn.Module):
         read = [lessons.questions[k][i] for k, i in asked.questions] + [lessons.pages[k][i] for k, i in asked.pages]
         states, found = self.states(read).split([len(known.states), len(known.pages)])
         batch = known._replace(states=states * known.states.norm(dim=1, keepdim=True), pages=found)
-        return self.head.loss(batch, None if words is None else words.to(states.device), known)
+        if words is None:
+            return self.head.loss(batch, None, known)
+        return self.head.loss(batch, words.to(states.device), known, ANSWER)
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """The parameters and their rates, as `descend` takes them. rate: of the head's matrix."""
