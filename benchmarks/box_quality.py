@@ -154,10 +154,9 @@ def coarse_share(folder: Path, pool: Pool) -> float:
     return float(np.mean(np.array(ids) >= common))
 
 
-def compared(
-    name: str, full: Path | None, most: int | None, head: dict[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
-    """Pool -> nDCG@5 x 100 of each kind, and the standard error of its difference from `head`, of one set."""
+def compared(name: str, full: Path | None, most: int | None, head: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Pool -> nDCG@5 x 100 of each kind, and the standard error of its difference from `head`, of one set; `projection`
+    begins the digest of the head."""
     table, across = {}, name.endswith(">en")
     parted = pools(name.removesuffix(">en"), most)
     english = next((pool for pool in parted if pool.name.endswith(".en")), None)
@@ -184,6 +183,7 @@ def compared(
         shape = {"pages": len((english or pool).pages if across else pool.pages), "queries": len(relevant)}
         table[pool.name] = {k: round(float(v), 2) for k, v in row.items()} | shape
         table[pool.name]["tokens in 2 bits"] = round(coarse_share(FOLDER, pool), 3)
+        table[pool.name]["projection"] = Weights(FOLDER).digests["projection.safetensors"][:12]
         sys.stdout.write(f"{name} {pool.name} {json.dumps(table[pool.name])}\n")
         sys.stdout.flush()
     return table
@@ -204,7 +204,7 @@ def main() -> None:
             sys.stdout.write(f"{name}: skipped, {DATA / name} is not there\n")
             continue
         table[name] = compared(name, given.full, given.pages, head)
-        digests = {file: Weights(FOLDER).digests[file] for file in ("pieces.safetensors", "projection.safetensors")}
+        digests = {"pieces.safetensors": Weights(FOLDER).digests["pieces.safetensors"]}
         machine = {"machine": platform.processor() or platform.machine(), "python": platform.python_version()}
         saved = {**machine, "numpy": np.__version__, "seed": 0, "weights": digests, "sets": table}
         out.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", "utf-8")
