@@ -219,6 +219,23 @@ def write(path: Path, states: list[np.ndarray], ids: list[int]) -> None:
     path.with_suffix(".part.npz").rename(path)
 
 
+def headless() -> BoxEncoder:
+    """The encoder, whose vectors are states (t, 384)."""
+    encoder = BoxEncoder(threads=1)
+    encoder._projection, encoder._stress = np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)
+    return encoder
+
+
+def write_states(out: Path, encoder: BoxEncoder, texts: list[str], pages: list[Words]) -> None:
+    """questions.npz of `texts` and layers-*.npz of `pages` in `out`; what is there is not made again."""
+    if not (path := out / "questions.npz").exists():
+        write(path, encoder.encode_queries(texts), list(range(len(texts))))
+    for start in range(0, len(pages), 200):
+        if not (path := out / f"layers-{start}.npz").exists():
+            part = range(start, min(start + 200, len(pages)))
+            write(path, [encoder.embed(pages[i]).vectors for i in part], list(part))
+
+
 def main() -> None:
     """Writes pages.json, questions.npz, layers-*.npz and read-*.npz; what is there is not made again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,20 +243,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    encoder = BoxEncoder(threads=1)
-    encoder._projection, encoder._stress = np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)
-    pages = chosen(given.pdfs, random.Random(0))
+    encoder, pages = headless(), chosen(given.pdfs, random.Random(0))
     told = [{k: v for k, v in page.items() if k not in ("words", "boxes")} for page in pages]
     (given.out / "pages.json").write_text(json.dumps(told, ensure_ascii=False), "utf-8")
     texts = [text for page in pages for text in page["asks"]]
-    ids = list(range(len(pages)))
-    if not (path := given.out / "questions.npz").exists():
-        write(path, encoder.encode_queries(texts), list(range(len(texts))))
-    for start in range(0, len(ids), 200):
-        if not (path := given.out / f"layers-{start}.npz").exists():
-            part = ids[start : start + 200]
-            write(path, [encoder.embed(Words(pages[i]["words"], pages[i]["boxes"])).vectors for i in part], part)
-    ids = ids[::RARELY]
+    write_states(given.out, encoder, texts, [Words(page["words"], page["boxes"]) for page in pages])
+    ids = list(range(0, len(pages), RARELY))
     random.Random(1).shuffle(ids)
     for start in range(0, len(ids), 40):
         if not (path := given.out / f"read-{start}.npz").exists():

@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 
 from ingest.page import Words
-from retriever.encoders.box import BoxEncoder
-from retriever.encoders.box.states import WIDTH
-from retriever.training.box.pages import language, write
+from retriever.training.box.pages import headless, language, write_states
 
 FIRST, LAST, APART = 1998, 2024, (-3, -2, -1, -1, 1, 1, 2, 3)
 YEAR = re.compile(r"(?<![\d.,/])(1[5-9]\d\d|20\d\d)(?!\d)")
@@ -86,19 +84,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    encoder, rng = BoxEncoder(threads=1), random.Random(5)
-    encoder._projection, encoder._stress = np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)
-    known = json.loads((given.pages / "pages.json").read_text("utf-8"))
+    rng, known = random.Random(5), json.loads((given.pages / "pages.json").read_text("utf-8"))
     pages = [edition for page in known for edition in editions(page, rng)]
     (given.out / "pages.json").write_text(json.dumps(pages, ensure_ascii=False), "utf-8")
-    if not (path := given.out / "questions.npz").exists():
-        texts = [text for page in pages for text in page["asks"]]
-        write(path, encoder.encode_queries(texts), list(range(len(texts))))
-    for start in range(0, len(pages), 200):
-        if not (path := given.out / f"layers-{start}.npz").exists():
-            part = [page["text"].split() for page in pages[start : start + 200]]
-            states = [encoder.embed(Words(words, np.zeros((len(words), 4), np.float32))).vectors for words in part]
-            write(path, states, list(range(start, start + len(part))))
+    words = [page["text"].split() for page in pages]
+    layers = [Words(texts, np.zeros((len(texts), 4), np.float32)) for texts in words]
+    write_states(given.out, headless(), [text for page in pages for text in page["asks"]], layers)
 
 
 if __name__ == "__main__":
