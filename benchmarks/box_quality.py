@@ -33,6 +33,7 @@ from ingest.page import Page, Words
 from retriever.encoders.box import PREPROCESSING, BoxEncoder
 from retriever.encoders.box.states import WIDTH
 from retriever.encoders.box.weights import FOLDER, Weights
+from retriever.training.box.pages import headless
 
 SETS = ("ohr_bench", "xquad_pages", "xquad_pages>en", "jaquad_pages", "piaf_pages", "debian_headings")
 CACHE = Path("/tmp/octavo-box-quality")
@@ -95,8 +96,7 @@ def encoded(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     digest = hashlib.sha256(f"{PREPROCESSING} {named}".encode()).hexdigest()[:12]
     path = CACHE / f"{digest}_{pool.name}.npz"
     if not path.exists():
-        encoder = BoxEncoder(threads=1, weights=folder)
-        encoder._projection, encoder._stress = np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)
+        encoder = headless(folder)
         found = [encoder.encode_pages([page])[0].vectors for page in pool.pages.values()]
         pages = [vectors.reshape(-1, WIDTH).astype(np.float16) for vectors in found]  # of an empty page (0, 128)
         asked = encoder.encode_queries([q.text for q in pool.asked])

@@ -24,6 +24,7 @@ import numpy as np
 from ingest.page import Words
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.states import WIDTH
+from retriever.encoders.box.weights import FOLDER
 
 PLAN = {
     "gnucash-docs__gnucash-guide-en": 110,
@@ -219,9 +220,9 @@ def write(path: Path, states: list[np.ndarray], ids: list[int]) -> None:
     path.with_suffix(".part.npz").rename(path)
 
 
-def headless() -> BoxEncoder:
-    """The encoder, whose vectors are states (t, 384)."""
-    encoder = BoxEncoder(threads=1)
+def headless(weights: Path = FOLDER) -> BoxEncoder:
+    """The encoder of the folder `weights`, whose vectors are states (t, 384)."""
+    encoder = BoxEncoder(threads=1, weights=weights)
     encoder._projection, encoder._stress = np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH, np.float32)
     return encoder
 
