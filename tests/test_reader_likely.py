@@ -9,7 +9,6 @@ from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.ctc import Doubts, ctc
 from retriever.encoders.box.likely import likelier
 from retriever.encoders.box.pieces import UNKNOWN, Pieces
-from retriever.encoders.box.scripts import japanese
 from retriever.encoders.box.weights import FOLDER, Weights
 
 
@@ -33,6 +32,7 @@ def read(pieces: Pieces, line: str, by: dict[int, str], less: float = -1.0) -> s
         ("видоВ", {4: "в"}, "видов"),
         ("Ευρωπαίκό", {6: "ϊ"}, "Ευρωπαϊκό"),
         ("その傾域に使われ", {2: "領"}, "その領域に使われ"),
+        ("この夕イプは", {2: "タ"}, "このタイプは"),
         ("무잇보다도", {1: "엇"}, "무엇보다도"),
         ("așezare șì", {9: "i"}, "așezare și"),
     ],
@@ -58,11 +58,6 @@ def test_the_likelier_word_is_taken(pieces: Pieces, line: str, by: dict[int, str
 )
 def test_what_is_left_as_it_is_read(pieces: Pieces, line: str, by: dict[int, str], why: str) -> None:
     assert read(pieces, line, by=by, less=0.0) == line, why
-
-
-def test_rare_chinese_characters_are_not_put_into_japanese(pieces: Pieces) -> None:
-    assert [japanese(c) for c in "獣増獸靈别壳aあ가"] == [2, 2, 1, 1, 0, 0, 2, 2, 2]
-    assert read(pieces, "延喜式には獣肉の", by={5: "獸兽"}, less=0.0) == "延喜式には獣肉の"
 
 
 def test_a_letter_that_came_twice_is_read_once(pieces: Pieces) -> None:

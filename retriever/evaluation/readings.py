@@ -21,7 +21,7 @@ from retriever.encoders.box.layer import blank
 
 _NETS = (
     *("detector.onnx", "recogniser.onnx", "quick.onnx", "characters.json"),
-    *("pieces.safetensors", "syllables.safetensors", "vietnamese.safetensors"),
+    *("pieces.safetensors", "syllables.safetensors", "vietnamese.safetensors", "japanese.safetensors"),
 )
 
 

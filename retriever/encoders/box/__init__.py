@@ -23,6 +23,7 @@ import numpy as np
 
 from ingest.page import Page, PageTokens, Render, Words
 from retriever.encoders.box import layer, tesseract
+from retriever.encoders.box.japanese import Japanese
 from retriever.encoders.box.pieces import UNK, UNSPACED, Piece, Pieces
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.states import POSITIONS, States, Table
@@ -49,6 +50,7 @@ FILES = (
     "characters.json",
     "syllables.safetensors",
     "vietnamese.safetensors",
+    "japanese.safetensors",
 )
 
 
@@ -92,7 +94,8 @@ class BoxEncoder(MultiVector):
         syllables = Syllables(self._weights.tensors("syllables.safetensors"), self._pieces.nats)
         characters, other = self._weights.read("characters.json"), tesseract.installed()
         vietnamese = Vietnamese(self._weights.tensors("vietnamese.safetensors"), self._pieces.nats)
-        return Reader(nets, characters, self._threads, syllables.nats, other, vietnamese)
+        languages = (Japanese(self._weights.tensors("japanese.safetensors")), vietnamese)
+        return Reader(nets, characters, self._threads, syllables.nats, other, languages)
 
     @property
     def reader(self) -> Reader:

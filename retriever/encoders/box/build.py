@@ -93,7 +93,7 @@ def projection(encoder: BoxEncoder, passages: list[str]) -> np.ndarray:
 
 def write_manifest(out: Path) -> None:
     """weights.json: sha256 and bytes of every weight file in `out`."""
-    tensors = [f"{name}.safetensors" for name in ("pieces", "projection", "syllables", "vietnamese")]
+    tensors = [f"{name}.safetensors" for name in ("japanese", "pieces", "projection", "syllables", "vietnamese")]
     names = sorted(["states.onnx", "passages.onnx", "quick.onnx", *tensors, *PARTS.values()])
     files = {}
     for name in names:

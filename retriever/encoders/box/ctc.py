@@ -7,15 +7,14 @@ spaces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from retriever.encoders.box.hangul import crowded, missing, spaces
 from retriever.encoders.box.likely import likelier
 from retriever.encoders.box.scripts import WIDE, consistent, hangul, shape
-from retriever.encoders.box.vietnamese import Vietnamese
 
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
@@ -45,14 +44,25 @@ class Read(NamedTuple):
     centres: Sequence[float] = ()
 
 
+class Language(Protocol):
+    """What knows a language's words."""
+
+    def likelier(self, text: Sequence[str], others: Sequence[Mapping[str, float]], told: Sequence[str]) -> list[str]:
+        """The characters of a line, of which those in doubt are what makes likelier words, if it is in the language.
+
+        others: for each character, what it could be instead, "" for nothing, and the logarithm of how likely beside it,
+        at most 0; told: the characters, "" for none, as they stand in other lines.
+        """
+
+
 class Doubts(NamedTuple):
     """What else was likely at the steps of a line: classes (s, m) and their logits (s, m), the chosen one's too; nats:
-    of a word, minus its log-probability; vietnamese: how likely syllables of such lines are."""
+    of a word, minus its log-probability; languages: whose words are known better."""
 
     classes: np.ndarray
     logits: np.ndarray
     nats: Callable[[str], float]
-    vietnamese: Vietnamese | None = None
+    languages: Sequence[Language] = ()
 
 
 def ctc(
@@ -82,7 +92,9 @@ def ctc(
     if doubts:
         others = _others(best, first, end, characters, doubts)
         told = likelier(text, others, doubts.nats)
-        text = doubts.vietnamese.likelier(text, others, told) if doubts.vietnamese else told
+        for language in doubts.languages:
+            told = language.likelier(text, others, told)
+        text = told
         kept = np.array([*map(bool, text)])
         text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2

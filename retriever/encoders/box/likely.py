@@ -1,11 +1,11 @@
 """Letters that the recogniser is in doubt about, by what makes the likelier word.
 
 The recogniser knows no words; the pieces of the encoder, with their probabilities in text of a hundred languages, tell
-which of the letters it hesitates between is likelier there (in Korean `syllables` do). Words with figures, which are
-codes, stay as they are read, and so does every letter that it is sure of. As the pieces of all languages are in one
-list, and those without marks are the commonest, a mark that the language of the line has is never taken away, and case
-changes only to that of the letter before. Chinese characters are looked at in Japanese lines alone: in Chinese ones it
-changed more than it mended.
+which of the letters it hesitates between is likelier there (in Korean `syllables` do, of kanji in words `japanese`).
+Words with figures, which are codes, stay as they are read, and so does every letter that it is sure of. As the pieces
+of all languages are in one list, and those without marks are the commonest, a mark that the language of the line has is
+never taken away, and case changes only to that of the letter before. Chinese characters are looked at in Japanese lines
+alone: in Chinese ones it changed more than it mended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
-from retriever.encoders.box.scripts import WIDE, alphabet, hangul, japanese, script_of, shape
+from retriever.encoders.box.scripts import WIDE, alphabet, hangul, in_japanese, japanese, script_of, shape
 
 WEIGHT, HANGUL = 0.4, 0.5  # of nats of pieces, and of syllables, beside those of the recogniser
 LEAST = 0.2  # nats to be gained
@@ -38,7 +38,7 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
         text = list(told)
     own = alphabet("".join(text).lower())
     marked = None if own is None else _OWN[own]
-    kana = any("\u3041" <= c <= "\u30ff" for c in text)
+    kana = in_japanese(text)
     start = 0
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
         first, start = start, stop + 1
@@ -80,7 +80,7 @@ def _hangul_for_others(text: Sequence[str], others: Sequence[Mapping[str, float]
 
 def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bool) -> bool:
     """Whether a letter may become the other. before: the letter before it; marked: those that the line's language has;
-    kana: whether the line has such."""
+    kana: whether it is Japanese."""
     if not other:
         return script_of(letter) is not None
     if other == letter or not other.isalpha() or script_of(other) != script_of(letter):

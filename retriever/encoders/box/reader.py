@@ -25,7 +25,7 @@ from PIL import Image
 from ingest.page import Words
 from retriever.encoders.box.components import components
 from retriever.encoders.box.confidence import CERTAIN, CONFIDENT, believed, crowded, likely, plain
-from retriever.encoders.box.ctc import Doubts, Read, ctc, gaps
+from retriever.encoders.box.ctc import Doubts, Language, Read, ctc, gaps
 from retriever.encoders.box.initialisers import borrowed
 from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
 from retriever.encoders.box.scripts import WIDE, mixed, narrow, settled
@@ -34,7 +34,6 @@ from retriever.encoders.box.slanted import Slanted
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 from retriever.encoders.box.tesseract import Tesseract
-from retriever.encoders.box.vietnamese import Vietnamese
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -67,11 +66,11 @@ class Reader:
         threads: int,
         nats: Callable[[str], float],
         other: Tesseract | None = None,
-        vietnamese: Vietnamese | None = None,
+        languages: Sequence[Language] = (),
     ) -> None:
         """nets: the detector, the recogniser, the same in 8 bits; characters: JSON, the classes after blank; nats: of a
         word, minus its log-probability; other: what is asked for pages that are read with little confidence, as those
-        in other scripts are; vietnamese: how likely syllables of lines in it are."""
+        in other scripts are; languages: whose words are known better."""
         detector, recogniser, quick = nets
         self._detector, self._recogniser = session(detector, threads), session(recogniser, 1)
         self._quick = session(quick, 1, borrowed(quick, recogniser))
@@ -79,7 +78,7 @@ class Reader:
         places: dict[str, int] = {}
         self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
         self.characters = frozenset(self._characters[1:])
-        self._threads, self._nats, self._other, self._vietnamese = threads, nats, other, vietnamese
+        self._threads, self._nats, self._other, self.languages = threads, nats, other, languages
 
     def lines(self, image: np.ndarray) -> np.ndarray:
         """Boxes (n, 4) float32 of the lines of text in `image` (H, W, 3) uint8, fractions of the page."""
@@ -268,7 +267,7 @@ class Reader:
         between = gaps(line if grey else line[:, :, 1])
         for net in (self._quick, self._recogniser) if quick else (self._recogniser,):
             best, sure, others, logits = net.run(None, {"x": x})
-            doubts = Doubts(self._first[others], logits, self._nats, self._vietnamese)
+            doubts = Doubts(self._first[others], logits, self._nats, self.languages)
             read = ctc(self._first[best], sure, self._characters, between, doubts)
             if net is self._recogniser or plain(read):
                 break

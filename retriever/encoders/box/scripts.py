@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 
 WIDE = "\u2e80"  # characters from here on are as wide as two
@@ -90,7 +91,7 @@ def consistent(text: list[str]) -> list[str]:
     found = set(text)
     scripts = {script_of(c) for c in found} - {None}
     line = _most(text) if len(scripts) > 1 else next(iter(scripts), None)
-    text = _kana(text) if any("\u3041" <= c <= "\u30ff" for c in found) else text
+    text = _kana(text) if any(map(kana, found)) else text
     if line is None:
         return text
     if "„" in found and '"' in found:
@@ -183,6 +184,20 @@ def _korean(words: list[str]) -> bool:
 
 def hangul(character: str) -> bool:
     return "\uac00" <= character <= "\ud7a3"
+
+
+def kana(character: str) -> bool:
+    return "\u3041" <= character <= "\u30ff"
+
+
+def in_japanese(line: Sequence[str]) -> bool:
+    """Whether an eighth of the letters of a line as wide as two are kana, and none is Hangul."""
+    wide = [c for c in line if c >= WIDE and c.isalpha() and c != "ー"]
+    return not any(map(hangul, wide)) and sum(map(kana, wide)) * 8 >= max(1, len(wide))
+
+
+def kanji(character: str) -> bool:
+    return "\u4e00" <= character <= "\u9fff" or character == "々"
 
 
 def _alike(word: list[str]) -> bool:

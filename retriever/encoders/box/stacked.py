@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from retriever.encoders.box.ctc import Read
-from retriever.encoders.box.scripts import WIDE, hangul
+from retriever.encoders.box.scripts import WIDE, hangul, kana
 
 _SHARE, _LEAST = 0.3, 4
 _NARROW, _BESIDE = 0.72, 1.75  # advances from one figure to the next, from what is before one to what is after it
@@ -146,6 +146,6 @@ def _marks(text: str) -> str:
             told[i] = "ー"
         elif told[i] in _STOPS and before >= WIDE:
             told[i] = _STOPS[told[i]]
-    if 0 < sum(map(hangul, told)) < sum("\u3041" <= c <= "\u30ff" for c in told):
+    if 0 < sum(map(hangul, told)) < sum(map(kana, told)):
         told = [c for c in told if not hangul(c)]
     return "".join(told)
