@@ -12,7 +12,6 @@ import pytest
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.japanese import DISCOUNT, Japanese
 from retriever.encoders.box.reader import Reader
-from retriever.encoders.box.scripts import japanese
 from retriever.training.reader.japanese import table
 
 TEXT = (
@@ -62,10 +61,6 @@ def test_kanji_in_doubt_are_those_of_words(
     known: Japanese, read: str, doubts: dict[int, dict[str, float]], told: str
 ) -> None:
     assert "".join(known.likelier(read, [doubts.get(i, {}) for i in range(len(read))], [*read])) == told
-
-
-def test_levels_of_kanji() -> None:
-    assert [japanese(c) for c in "獣増獸靈别壳aあ가"] == [2, 2, 1, 1, 0, 0, 2, 2, 2]
 
 
 def test_characters_of_a_page_are_read(reader: Reader, known: Japanese) -> None:

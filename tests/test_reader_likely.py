@@ -9,6 +9,7 @@ from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.ctc import Doubts, ctc
 from retriever.encoders.box.likely import likelier
 from retriever.encoders.box.pieces import UNKNOWN, Pieces
+from retriever.encoders.box.scripts import japanese
 from retriever.encoders.box.weights import FOLDER, Weights
 
 
@@ -58,6 +59,11 @@ def test_the_likelier_word_is_taken(pieces: Pieces, line: str, by: dict[int, str
 )
 def test_what_is_left_as_it_is_read(pieces: Pieces, line: str, by: dict[int, str], why: str) -> None:
     assert read(pieces, line, by=by, less=0.0) == line, why
+
+
+def test_rare_chinese_characters_are_not_put_into_japanese(pieces: Pieces) -> None:
+    assert [japanese(c) for c in "獣増獸靈别壳aあ가"] == [2, 2, 1, 1, 0, 0, 2, 2, 2]
+    assert read(pieces, "延喜式には獣肉の", by={5: "獸兽"}, less=0.0) == "延喜式には獣肉の"
 
 
 def test_a_letter_that_came_twice_is_read_once(pieces: Pieces) -> None:

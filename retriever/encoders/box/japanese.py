@@ -90,11 +90,11 @@ class Japanese:
         if not in_japanese(text):
             return result
         could = {
-            i: {other: far for other, far in others[i].items() if other and kanji(other) and japanese(other) == 2}
+            i: {other: far for other, far in others[i].items() if kanji(other) and japanese(other) == 2}
             for i, (read, now) in enumerate(zip(text, told, strict=True))
-            if others[i] and now and kanji(read) and kanji(now)
+            if kanji(read) and kanji(now) and any(self._beside(told, i))
         }
-        for i in [i for i in could if any(self._beside(told, i))] * 2:
+        for i in [i for i in could if could[i]] * 2:
             before, after = self._beside(result, i)
             now, most, best = self.nats(text[i], before, after), LEAST, text[i]
             for other, far in could[i].items():

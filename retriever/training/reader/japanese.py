@@ -12,6 +12,7 @@ import math
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,10 @@ def table(every: Iterable[tuple[str, float]]) -> dict[str, np.ndarray]:
     characters = sorted({c for pair in counts for c in pair})
     place = {character: i for i, character in enumerate(characters)}
     pairs = sorted((place[pair[0]], place[pair[1]], many) for pair, many in counts.items())
-    last = [-1, *(second for _, second, _ in pairs)]
-    begins = [i == 0 or pair[0] != pairs[i - 1][0] for i, pair in enumerate(pairs)]
-    steps = [pair[1] - (-1 if begins[i] else last[i]) for i, pair in enumerate(pairs)]
+    steps = [
+        second - (before if first == same else -1)
+        for (same, before, _), (first, second, _) in pairwise([(-1, -1, 0.0), *pairs])
+    ]
     stored = {
         "characters": "".join(characters).encode("utf-8"),
         "pairs": np.bincount([pair[0] for pair in pairs], minlength=len(characters)).astype(np.uint16).tobytes(),
