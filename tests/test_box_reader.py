@@ -312,15 +312,6 @@ def test_spaces_between_kana_are_those_of_the_page() -> None:
     assert ctc(wide, np.full(len(wide), 0.9), characters, np.zeros((0, 2), int)).text == "ことがよくあ る"
 
 
-def test_spaces_between_hangul_are_gaps_of_the_picture() -> None:
-    best, characters = steps("이 것은 경 우가 참 된", 6)
-    places = np.flatnonzero(best == characters.index(" ")) * 8
-    marks = np.array([[at - w // 2, at + w // 2] for at, w in zip(places, (16, 16, 6, 16, 16), strict=False)])
-    assert len(places) == 5
-    told = ctc(best, np.full(len(best), 0.9), characters, marks).text
-    assert told == "이 것은 경우가 참 된"[: len(told)] and told.count(" ") == 4
-
-
 def test_a_missed_space_is_seen_in_the_picture() -> None:
     text, centre = list("to be orNot to 12"), np.arange(17) * 20.0
     wide = [(50, 59), (110, 119), (210, 219)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -63,29 +64,51 @@ def test_a_missing_syllable_is_put_where_there_is_room() -> None:
     assert missing([*text], first, end, np.full(31, -np.inf)) == []
 
 
+def said(text: str, but: dict[int, float] | None = None) -> np.ndarray:
+    """By how many nats a space is likelier after each character, sure of what is there, `but` for some."""
+    return np.array([(but or {}).get(i, 10.0 if text[i + 1 : i + 2] == " " else -10.0) for i in range(len(text))])
+
+
+def told(
+    text: str, at: np.ndarray, gaps: np.ndarray, but: dict[int, float], nats: Callable[[str], float] = lambda _: 0.0
+) -> tuple[list[int], list[int]] | None:
+    return spaces([*text], at, gaps, said(text, but), nats)
+
+
 def test_spaces_are_where_gaps_are_wide() -> None:
     at = centres(LINE) * 8
-    assert spaces([*LINE], at, gaps(LINE, 4, 14)) == ([], [])
+    assert told(LINE, at, gaps(LINE, 4, 14), {}) == ([], [])
     missed = LINE.replace("라마바 ", "라마바")
-    told = np.delete(at, LINE.index(" 사"))
-    # one space of two is missed: the other alone does not tell, the usual share of the distance does
-    assert spaces([*missed], told, gaps(LINE, 4, 14)) == ([], [missed.index("사")])
+    where = np.delete(at, LINE.index(" 사"))
+    assert told(missed, where, gaps(LINE, 4, 14), {6: -4}) == ([], [missed.index("사")])
+    assert told(missed, where, gaps(LINE, 4, 4), {6: -4}) == ([], [])
     extra = LINE.replace("나", "나 ", 1)
-    told = np.insert(at, 2, (at[1] + at[2]) / 2)
-    assert spaces([*extra], told, gaps(LINE, 4, 14)) == ([2], [])
-    # where the picture shows no gaps, the recogniser's spaces stay
-    assert spaces([*extra], told, gaps(LINE, 4, 14)[:0]) == ([], [])
+    where = np.insert(at, 2, (at[1] + at[2]) / 2)
+    assert told(extra, where, gaps(LINE, 4, 14), {1: -6}) == ([2], [])
+    assert told(extra, where, gaps(LINE, 4, 14), {1: 2}) == ([], [])  # the recogniser is surer
+    assert told(extra, where, gaps(LINE, 4, 14)[:0], {1: -6}) is None  # the picture shows no gaps
+    assert told("가 나 다", np.arange(5) * 16.0, np.array([[8.0, 10]]), {}) is None  # and few syllables no distance
 
 
 def test_words_tell_where_a_gap_is_neither_wide_nor_narrow() -> None:
     read, at = LINE.replace("다 라", "다라"), np.delete(centres(LINE), LINE.index(" ")) * 8
+    at[3:] -= 8
     unclear = gaps(LINE, 4, 14)
-    unclear[2] += [1, -1]  # 12 columns wide, between 다 and 라
-    assert spaces([*read], at, unclear) == ([], [3])
-    assert spaces([*read], at, unclear, lambda _: 10.0) == ([], [])  # one word is 10 nats likelier than two
-    assert spaces([*read], at, unclear, lambda word: 30.0 if "다라" in word else 10.0) == ([], [3])
-    unclear[2] += [-2, 2]  # 16: it is wide
-    assert spaces([*read], at, unclear, lambda _: 10.0) == ([], [3])
+    unclear[3:] -= 8
+    unclear[2] += [0, -4]  # 10 columns wide, between 다 and 라
+    assert told(read, at, unclear, {2: -4}) == ([], [])
+    assert told(read, at, unclear, {2: -4}, lambda word: 30.0 if "다라" in word else 8.0) == ([], [3])
+    assert told(read, at, unclear, {2: -4}, lambda _: 8.0) == ([], [])  # one word is 8 nats likelier than two
+
+
+@pytest.mark.parametrize("pair", ["나(", "나·", "나,"])
+def test_no_space_is_missed_inside_brackets_or_beside_dots(pair: str) -> None:
+    line = LINE.replace("나", pair, 1)
+    at = np.insert(centres(LINE), 2, 8) * 8
+    at[3:] += 32
+    wide = np.array([[at[2] + 4, at[3] - 4]])
+    found = told(line, at, np.concatenate([gaps(LINE, 4, 14)[:1], wide]), {2: 10.0})
+    assert found == ([], [3] if pair == "나," else [])
 
 
 def test_a_line_gets_the_syllable_and_the_space_that_were_missed() -> None:
@@ -95,12 +118,31 @@ def test_a_line_gets_the_syllable_and_the_space_that_were_missed() -> None:
     best = np.zeros(steps, int)
     for c, step in zip(LINE, at, strict=True):
         best[step] = characters.index(c)
+    logits = np.full((steps, 3), -9.0)  # of none, the second syllable, a space
+    logits[:, 0] = 8
+    logits[np.flatnonzero(best == characters.index(" ")), 2] = 16
     best[at[1]] = best[at[3]] = 0  # neither the second syllable nor the first space
-    classes = np.stack([np.zeros(steps, int), np.full(steps, 2)], axis=1)
-    logits = np.stack([np.full(steps, 8.0), np.full(steps, -9.0)], axis=1)
-    logits[at[1], 1] = 6.0
-    line = ctc(best, np.full(steps, 0.9), characters, gaps(LINE, 4, 14), Doubts(classes, logits, lambda _: 0.0))
+    logits[at[1], 1] = logits[at[3], 2] = 6
+    doubts = Doubts(np.tile([0, 2, characters.index(" ")], (steps, 1)), logits, lambda _: 0.0)
+    line = ctc(best, np.full(steps, 0.9), characters, gaps(LINE, 4, 14), doubts)
     assert line.text == LINE
+
+
+@pytest.mark.parametrize(
+    ("read", "at", "kept"),
+    [
+        ("0이", [3, 4.5], "이"),
+        ("C다.", [2, 3, 6], "다."),
+        ("1차", [2, 5], "1차"),
+        ("2길고 가나", [1, 2, 6, 8, 12, 16], "길고 가나"),
+        ("가나다라l", [2, 6, 10, 14, 16], "가나다라"),
+        ("가나다라1", [2, 6, 10, 14, 17], "가나다라1"),
+        ("가나다다", [2, 6, 10, 11.5], "가나다"),
+    ],
+)
+def test_what_stands_too_close_at_an_end_goes(read: str, at: list[float], kept: str) -> None:
+    gone = crowded([*read], np.array(at, float), np.linspace(1, 0.5, len(read)))
+    assert "".join(c for c, out in zip(read, gone, strict=True) if not out) == kept
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ spaces.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy as np
 from retriever.encoders.box.hangul import crowded, missing, spaces
 from retriever.encoders.box.likely import likelier
 from retriever.encoders.box.scripts import WIDE, consistent, hangul, shape
+from retriever.encoders.box.twice import Again, both
 
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
 _SPACE = 12.0
+_SURE = 10.0  # nats by which a space is likelier than none, or none than a space, at most
 _DOUBLED = (
     {"'", "’"},
     {",", "„"},
@@ -57,12 +60,14 @@ class Language(Protocol):
 
 class Doubts(NamedTuple):
     """What else was likely at the steps of a line: classes (s, m) and their logits (s, m), the chosen one's too; nats:
-    of a word, minus its log-probability; languages: whose words are known better."""
+    of a word, minus its log-probability; languages: whose words are known better; again: what
+    was read twice."""
 
     classes: np.ndarray
     logits: np.ndarray
     nats: Callable[[str], float]
     languages: Sequence[Language] = ()
+    again: Again | None = None
 
 
 def ctc(
@@ -91,6 +96,8 @@ def ctc(
     text = consistent(text)
     if doubts:
         others = _others(best, first, end, characters, doubts)
+        if doubts.again:
+            text, others = both(text, others, (first + end) / 2 / len(best), doubts.again, characters)
         told = likelier(text, others, doubts.nats)
         for language in doubts.languages:
             told = language.likelier(text, others, told)
@@ -99,16 +106,19 @@ def ctc(
         text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2
     half = _median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
-    missed: list[int] = []
+    missed: list[int] | None = None
     if max(text) >= WIDE:
         kept = ~_false_spaces(text, centre, 3.5 * half)
-        if korean:
-            false, missed = spaces(text, (centre + 0.5) * STRIDE, gaps, doubts and doubts.nats)
-            kept[false] = False
-            missed = [int(kept[:i].sum()) for i in missed]
+        if korean and doubts:
+            columns, said = (centre + 0.5) * STRIDE, _said(text, first, end, characters, doubts)
+            if found := spaces(text, columns, gaps, said, doubts.nats):
+                kept[found[0]] = False
+                missed = [int(kept[:i].sum()) for i in found[1]]
         text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]
     edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
-    for i in sorted({*missed, *missed_spaces(text, (centre + 0.5) * STRIDE, gaps)}, reverse=True):
+    if missed is None:
+        missed = missed_spaces(text, (centre + 0.5) * STRIDE, gaps)
+    for i in sorted(missed, reverse=True):
         text.insert(i, " ")
         edges = np.insert(edges, i, edges[i])
         centre = np.insert(centre, i, edges[i])
@@ -160,6 +170,17 @@ def _others(
         other, character = found[runs[step]], characters[classes[step, place]]
         other[character] = max(other.get(character, _FAR), float(less[step, place]))
     return found
+
+
+def _said(text: list[str], first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts) -> np.ndarray:
+    """By how many nats, at most _SURE, a space is likelier than none after each character (n,), before the next."""
+    space, none = (np.where(doubts.classes == k, doubts.logits, -np.inf).max(1) for k in (characters.index(" "), 0))
+    more = np.where(np.isinf(space), -_SURE, np.clip(space - np.where(np.isinf(none), -_SURE, none), -_SURE, _SURE))
+    said = np.full(len(text), -_SURE)
+    letters = [i for i, c in enumerate(text) if c != " "]
+    for i, k in pairwise(letters):
+        said[i] = more[end[i] : first[k]].max(initial=-_SURE)
+    return said
 
 
 def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """What lines of Hangul are read by beside their classes: that their syllables stand equally far apart.
 
-Of more syllables than there is room for some go, and where there is room for one more a missing one is put; spaces
-stand where the picture's gaps are wide beside the distance of syllables (.28 of it and less between those of a word, .3
-and more at spaces, in the fonts that were measured), and what the words on either side are makes up for little.
+Of more syllables than there is room for some go, and where there is room for one more a missing one is put. Whether
+there is a space between two is weighed by how far apart they are and the picture's gap, beside the distance of
+syllables, what the recogniser says, and what words there would be, with weights fitted by
+retriever/training/reader/spaces.py.
 """
 
 from __future__ import annotations
@@ -15,30 +16,32 @@ import numpy as np
 from retriever.encoders.box.scripts import WIDE, hangul
 
 _ROOM = 1.4  # distances of syllables, less than which there is none for one between two
+_CLOSE = 0.62  # of that, less than which there is none at an end of a line
+_STEPS = 3.7  # between syllables where that is not known
 _MARK = 0.6  # of that before a mark
 _TWO, _TWO_APART = 1.65, 2.3  # from which on there is room for one between two, with a space beside it
 _BESIDE = 0.6  # that it stands from them at least
 _FEWEST = 3  # distances that tell the usual one
-_GAP, _GAPS = 0.285, (0.24, 0.5)  # what parts gaps in words from spaces, in distances: usually, at least and at most
-_COMMA = 0.75  # of _WIDE after commas and stops, which have room behind them
-_ONE = 0.6  # of the gap at the only space
-_NARROW, _WIDE = 0.8, 1.15  # of what parts them: spaces below are false, gaps above are spaces
-_ALONE, _FEW_SPACES = 0.5, 2  # of the median space's gap, where words are of one syllable and spaces more than so few
-_MIXED = 0.5  # wrong gaps a space from which on the gaps tell nothing
-_WORDS, _MOST = 0.01, 0.08  # distances that a gap has to be wider for a nat by which one word is likelier; at most
-_STOPS = ",.，．"
-_BEFORE = _STOPS + ")!?:;）！？：；"  # after these spaces are looked for, too, as after letters, and _BULLETS in front
-_BULLETS = "•·・"
+_USUAL, _MIDDLE = 0.285, (0.2, 0.45)  # the middle of gaps in words and at spaces, in distances: usually, and bounds
+_SAID, _NATS, _WIDEST = 10.0, 25.0, 0.6
+_OPENING, _CLOSING = "([{“‘「『《`·・", ")]}”’」』》,.!?:;·・"  # after and before these no space is missed
+_INNER = (-3.62, 0.99, -0.61, 6.0, 11.66, 19.54, -44.46)  # neighbours that are both Hangul, and others: see `between`
+_OUTER = (5.52, 1.2, 0.0, 5.21, 1.41, 11.57, -18.41)
 
 
 def crowded(text: list[str], centre: np.ndarray, sure: np.ndarray) -> np.ndarray:
     """Which characters of a line go, (n,) bool: of three without room for the middle one that, or if it is Hangul the
-    less `sure` (n,) of the nearer two. centre (n,): steps."""
+    less `sure` (n,) of the nearer two; the first and the last that stand too close to Hangul. centre (n,): steps."""
     gone = np.zeros(len(text), bool)
     korean, apart = [hangul(c) for c in text], np.diff(centre)
-    room = _ROOM * _distance(text, centre)
-    if np.isinf(room):
+    distance = _distance(text, centre)
+    close = _CLOSE * (_STEPS if np.isinf(distance) else distance)
+    for i, k in ((0, 1), (len(text) - 1, len(text) - 2)) if len(text) > 1 else ():
+        if text[i].isalnum() and korean[k] and not gone[k] and abs(centre[k] - centre[i]) < close:
+            gone[min((i, k), key=lambda k: sure[k]) if korean[i] else i] = True
+    if np.isinf(distance):
         return gone
+    room = _ROOM * distance
     for i in range(1, len(text) - 1):
         odd = text[i].isalnum() or text[i] in "|{}"
         if odd and text[i] < WIDE and korean[i - 1] and text[i + 1] in ".,)!?:;":
@@ -76,39 +79,60 @@ def _distance(text: list[str], centre: np.ndarray) -> float:
 
 
 def spaces(
-    text: list[str], centre: np.ndarray, gaps: np.ndarray, nats: Callable[[str], float] | None = None
-) -> tuple[list[int], list[int]]:
-    """Which characters of a line are spaces that the page has not, and before which one was missed.
-
-    centre (n,): columns; gaps (g, 2): those of the picture, in columns; nats: of a word, minus its log-probability.
-    What parts gaps in words from those at spaces is where the fewest are on the wrong side, if the line has spaces.
-    """
-    letters = [i for i, c in enumerate(text) if c != " "]
-    place, widths = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
-    found: list[tuple[int, int]] = []  # neighbours: Hangul, or beside it what a missed space could part from it
-    for i, k in pairwise(letters):
-        bullet = i == letters[0] and text[i] in _BULLETS
-        before = hangul(text[i]) or text[i] in _BEFORE or text[i].isalnum() or bullet
-        comma = text[i] in ",，" and i > 0 and hangul(text[i - 1]) and text[k].isalpha()
-        behind = hangul(text[k]) or (text[k].isalnum() and (hangul(text[i]) or bullet)) or comma
-        if (hangul(text[i]) and hangul(text[k])) or (k == i + 1 and before and behind):
-            found.append((i, k))
-    width = np.array([widths[(place > centre[i]) & (place < centre[k])].max(initial=0) for i, k in found], float)
-    spaced = np.array([k > i + 1 for i, k in found], bool)
-    inner = np.array([hangul(text[i]) and hangul(text[k]) and k == i + 1 for i, k in found], bool)
-    distance = float(np.median([centre[k] - centre[i] for i, k in np.array(found)[inner]])) if inner.any() else 0.0
-    parts = _parts(width, spaced, inner, distance)
+    text: list[str],
+    centre: np.ndarray,
+    gaps: np.ndarray,
+    said: np.ndarray,
+    nats: Callable[[str], float],
+) -> tuple[list[int], list[int]] | None:
+    """Which characters of a line are spaces that the page has not, and before which one was missed, by a logistic
+    regression on what is told `between` them; None of lines with few neighbours of Hangul, or without gaps."""
+    pairs, tells, inner = between(text, centre, gaps, said, nats)
+    if not pairs or len(gaps) == 0:
+        return None
     false: list[int] = []
     missed: list[int] = []
-    for (i, k), gap, space in zip(found, width.tolist(), spaced.tolist(), strict=True):
-        least = parts[0] if space else parts[1] * (_COMMA if text[i] in _STOPS else 1)
-        if nats and abs(gap - least) < _MOST * distance:
-            least += distance * min(_MOST, max(-_MOST, _WORDS * _together(text, i, k, nats)))
-        if space and gap < least:
+    likely = np.where(inner, tells @ np.array(_INNER), tells @ np.array(_OUTER)) > 0
+    for n, ((i, k), space) in enumerate(zip(pairs, likely.tolist(), strict=True)):
+        if k > i + 1 and not space:
             false += range(i + 1, k)
-        elif not space and gap > least:
+        elif k == i + 1 and space and text[k] not in _CLOSING and (n == 0 or text[i] not in _OPENING):
             missed.append(k)
     return false, missed
+
+
+def between(
+    text: list[str],
+    centre: np.ndarray,
+    gaps: np.ndarray,
+    said: np.ndarray,
+    nats: Callable[[str], float],
+) -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray]:
+    """The neighbours (n) of a line, what tells spaces between them (n, 7), which are both Hangul (n,) bool; none of
+    lines with few neighbours of Hangul.
+
+    centre (c,): columns; gaps (g, 2): those of the picture, in columns; said (c,): by how many nats the recogniser
+    finds a space likelier than none after each character; nats: of a word, minus its log-probability. Told are, beside
+    1, `said`, by how many nats one word is likelier than two, whether a space was read, and in distances of syllables
+    how far apart the two are, the widest gap between them and what lies in the middle of the line's gaps in words and
+    at spaces.
+    """
+    letters = [i for i, c in enumerate(text) if c != " "]
+    pairs, korean = [*pairwise(letters)], [hangul(c) for c in text]
+    distance = _distance(text, centre)
+    if np.isinf(distance):
+        return [], np.zeros((0, 7)), np.zeros(0, bool)
+    place, widths = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
+    gap = np.array([widths[(place > centre[i]) & (place < centre[k])].max(initial=0) for i, k in pairs]) / distance
+    apart = np.array([centre[k] - centre[i] for i, k in pairs]) / distance
+    read = np.array([k > i + 1 for i, k in pairs])
+    inner = np.array([korean[i] and korean[k] for i, k in pairs])
+    middle = _USUAL
+    if read.sum() > 1:
+        middle = float(np.clip((np.median(gap[inner & ~read]) + np.median(gap[read])) / 2, *_MIDDLE))
+    words = [_together(text, i, k, nats) if both else 0.0 for (i, k), both in zip(pairs, inner, strict=True)]
+    tells = [np.ones(len(pairs)), np.clip(said[[i for i, _ in pairs]], -_SAID, _SAID), np.clip(words, -_NATS, _NATS)]
+    return pairs, np.stack([*tells, read, apart, gap.clip(0, _WIDEST), np.full(len(pairs), middle)], 1), inner
 
 
 def _together(text: list[str], i: int, k: int, nats: Callable[[str], float]) -> float:
@@ -119,26 +143,4 @@ def _together(text: list[str], i: int, k: int, nats: Callable[[str], float]) -> 
     while stop < len(text) and hangul(text[stop]):
         stop += 1
     before, after = "".join(text[start : i + 1]), "".join(text[k:stop])
-    return nats(before) + nats(after) - nats(before + after) if before and after else 0.0
-
-
-def _parts(width: np.ndarray, spaced: np.ndarray, inner: np.ndarray, distance: float) -> tuple[float, float]:
-    """Below which width a gap is no space, above which it is one: (0, inf) if the gaps tell nothing. spaced, inner (n,)
-    bool: which pairs have a space between them, which are in a word; distance: of those, usually."""
-    if inner.sum() < _FEWEST:
-        return (_ALONE * float(np.median(width[spaced])) if spaced.sum() > _FEW_SPACES else 0.0), np.inf
-    if np.median(width[inner]) == 0:
-        return 0.0, np.inf
-    parts = _GAP * distance
-    if spaced.sum() == 1:
-        parts = max(parts, _ONE * float(width[spaced][0]))
-    elif spaced.any():
-        limits = np.array(_GAPS) * distance
-        edges = np.unique(np.concatenate([limits, width[spaced | inner].clip(*limits)]))
-        middle = (edges[1:] + edges[:-1]) / 2
-        wrong = (width[spaced] < middle[:, None]).sum(1) + (width[inner] > middle[:, None]).sum(1)
-        if wrong.min() > _MIXED * spaced.sum() or np.median(width[spaced]) < parts:
-            return 0.0, np.inf
-        best = np.flatnonzero(wrong == wrong.min())
-        parts = float(middle[best[np.argmax(np.diff(edges)[best])]])
-    return _NARROW * parts, _WIDE * parts
+    return nats(before) + nats(after) - nats(before + after)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retriever.encoders.box.components import Components, components
+from retriever.encoders.box.ends import whole
 from retriever.encoders.box.order import reading_order
 from retriever.encoders.box.slanted import Slanted, slanted
 
@@ -64,7 +65,7 @@ def lines_at(image: np.ndarray, lines: np.ndarray, turned: bool = False) -> list
     """Lines (n, 4), fractions of the page, in reading order, those of under two pixels left out; turned: see `Line`."""
     corners = lines * np.array([image.shape[1], image.shape[0]] * 2, np.float32)
     corners[:, :2], corners[:, 2:] = np.floor(corners[:, :2]), np.ceil(corners[:, 2:])
-    corners = corners[reading_order(corners)].astype(int)
+    corners = whole(image, corners[reading_order(corners)].astype(int))
     return [Line(image, x0, y0, x1, y1, turned) for x0, y0, x1, y1 in corners.tolist() if min(x1 - x0, y1 - y0) > 1]
 
 

@@ -6,8 +6,8 @@ letters that stand closer than two of its time steps, so lines are made as wide 
 and read again where that was too narrow. Pages that lie askew, on a side or on their head are righted; lines of upright
 characters from top to bottom are read as such (`stacked`). Lines read with a mean probability under CONFIDENT, single
 characters under CERTAIN, are looked at again at the full resolution, as several may have been taken for one, or
-dropped. Where most of a page is plain (letters without marks, figures, all sure), lines are read by a net in 8 bits,
-which takes less time, and those that are not plain again.
+dropped. Hangul in doubt is read twice (`twice`). Where most of a page is plain (letters without marks, figures, all
+sure), lines are read by a net in 8 bits, which takes less time, and those that are not plain again.
 Reads Latin, Cyrillic and Greek letters, digits, Chinese, Japanese, Korean; pages in other scripts where `tesseract` is
 there to read them; no handwriting and no curved lines.
 """
@@ -28,12 +28,13 @@ from retriever.encoders.box.confidence import CERTAIN, CONFIDENT, believed, crow
 from retriever.encoders.box.ctc import Doubts, Language, Read, ctc, gaps
 from retriever.encoders.box.initialisers import borrowed
 from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
-from retriever.encoders.box.scripts import WIDE, mixed, narrow, settled
+from retriever.encoders.box.scripts import WIDE, eastern, hangul, korean, mixed, narrow, settled
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back, unturned
 from retriever.encoders.box.slanted import Slanted
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 from retriever.encoders.box.tesseract import Tesseract
+from retriever.encoders.box.twice import again, doubted
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -50,6 +51,7 @@ _DARK = 75  # of 255
 _FOREIGN = 0.9  # of the confidence of a page in a script that is read: .73 to .83 in others
 QUICK = 0.8  # share that is plain of what was read, from which on it takes less time to try 8 bits first
 _TOGETHER = 16  # lines
+_WIDER = (1.25, 1.5)  # than usual
 _DOUBTFUL = 0.94  # letters upside down pass for others at up to .93, kana on a side at up to .92
 
 
@@ -77,6 +79,7 @@ class Reader:
         self._characters = ["", *json.loads(characters)]
         places: dict[str, int] = {}
         self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
+        self._hangul = np.array([bool(c) and hangul(c) for c in self._characters])
         self.characters = frozenset(self._characters[1:])
         self._threads, self._nats, self._other, self.languages = threads, nats, other, languages
 
@@ -154,6 +157,8 @@ class Reader:
         mean over their lengths, 0 where those are not half of all. known: what of them was read before."""
         with ThreadPoolExecutor(self._threads) as pool:
             read = self._lines(cuts, pool, known or {})
+            if korean([word for one in read for word, _, _ in one.words]):
+                read = [*pool.map(self._not_chinese, cuts, read)]
             placed = [one for one in zip(range(len(cuts)), cuts, read, strict=True) if believed(one[2])]
             parts = self._parts(cuts, placed)
             again = self._lines([line for _, line in parts], pool, {})
@@ -239,6 +244,17 @@ class Reader:
         best = max([read, *others], key=lambda one: one.confidence)
         return best._replace(confidence=0.0) if crowded(best.text, line) else best, right
 
+    def _not_chinese(self, line: Cut, read: Read) -> Read:
+        """A line of a Korean page; where it was read as kana or Chinese alone, which Hangul passes for that is made too
+        narrow, as it is read when wider, if that is Hangul."""
+        if any(map(hangul, read.text)) or not eastern(read.text):
+            return read
+        for wider in _WIDER:
+            again = self._read(line.pixels(), wider * _guess(line.height))
+            if any(map(hangul, again.text)) and not eastern(again.text) and again.confidence >= CERTAIN:
+                return again
+        return read
+
     def _level(self, pixels: np.ndarray) -> Read:
         """What stands upright as figures or letters that do not; no wide characters, as none is that slender."""
         read = self._read(np.rot90(pixels), 1.0)
@@ -262,16 +278,29 @@ class Reader:
         grey = bool((pixels[:, :, 0] == pixels[:, :, 1]).all() and (pixels[:, :, 1] == pixels[:, :, 2]).all())
         one = np.ascontiguousarray(pixels[:, :, 0] if grey else pixels)  # the same pixels, a third of the work
         line = np.asarray(Image.fromarray(one).resize((width, _HEIGHT), Image.Resampling.BICUBIC))
-        x = np.empty((1, 3, _HEIGHT, width), np.float32)
-        x[0] = (line[None] if grey else line.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
         between = gaps(line if grey else line[:, :, 1])
         for net in (self._quick, self._recogniser) if quick else (self._recogniser,):
-            best, sure, others, logits = net.run(None, {"x": x})
-            doubts = Doubts(self._first[others], logits, self._nats, self.languages)
-            read = ctc(self._first[best], sure, self._characters, between, doubts)
+            best, sure, others, logits = net.run(None, {"x": _normalised(line)})
+            best, others = self._first[best], self._first[others]
+            doubts = Doubts(others, logits, self._nats, self.languages)
+            if net is self._recogniser and len(steps := doubted(best, logits, self._hangul)):
+                doubts = doubts._replace(again=again(line, one, steps, self._likeliest))
+            read = ctc(best, sure, self._characters, between, doubts)
             if net is self._recogniser or plain(read):
                 break
         return read
+
+    def _likeliest(self, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest classes (s, m) of a line's steps, and their logits (s, m)."""
+        _, _, others, logits = self._recogniser.run(None, {"x": _normalised(line)})
+        return self._first[others], logits
+
+
+def _normalised(line: np.ndarray) -> np.ndarray:
+    """A line (h, w) or (h, w, 3) uint8 as the recogniser takes it, (1, 3, h, w)."""
+    x = np.empty((1, 3, *line.shape[:2]), np.float32)
+    x[0] = (line[None] if line.ndim == 2 else line.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
+    return x
 
 
 def _dark_on_light(image: np.ndarray) -> np.ndarray:

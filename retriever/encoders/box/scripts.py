@@ -149,7 +149,7 @@ def settled(words: list[str]) -> list[str]:
         told = [_INNER.sub(often, word) for word in told]
     if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
         told = [word.replace('"', "”") for word in told]
-    if _korean(words):
+    if korean(words):
         told = _quoted(["•" if word in ("·", "・") else word.translate(_HALF) for word in told])
     text = "".join(words).lower()
     for tells, others, own, whole in _PAGES:
@@ -176,7 +176,7 @@ def _quoted(words: list[str]) -> list[str]:
     return [word.replace('"', "”") for word in told]
 
 
-def _korean(words: list[str]) -> bool:
+def korean(words: list[str]) -> bool:
     """Whether most of a page's characters as wide as two are Hangul."""
     wide = [c for word in words for c in word if c >= WIDE and c.isalpha()]
     return sum(map(hangul, wide)) > 0.5 * len(wide)
@@ -198,6 +198,11 @@ def in_japanese(line: Sequence[str]) -> bool:
 
 def kanji(character: str) -> bool:
     return "\u4e00" <= character <= "\u9fff" or character == "々"
+
+
+def eastern(text: str) -> bool:
+    """Whether a text has kana or Chinese characters."""
+    return any(kana(c) or kanji(c) for c in text)
 
 
 def _alike(word: list[str]) -> bool:
