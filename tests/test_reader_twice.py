@@ -10,7 +10,7 @@ from test_reader_vietnamese import scanned
 from retriever.encoders.box import BoxEncoder
 from retriever.encoders.box.lines import lines_at
 from retriever.encoders.box.scripts import eastern
-from retriever.encoders.box.twice import Again, again, both, doubted
+from retriever.encoders.box.twice import Again, both, doubted, read_again
 
 NAMES = ["", "작", "업", "에", "a", " "]
 
@@ -38,7 +38,7 @@ def test_what_stands_around_a_doubt_is_read_wider_and_keeps_its_place() -> None:
         steps = picture[24, : picture.shape[1] // 8 * 8].reshape(-1, 8).mean(1)
         return np.zeros((len(steps), 1), int), steps[:, None]
 
-    told = again(line, line, np.array([50, 150]), read)
+    told = read_again(line, line, np.array([50, 150]), read)
     (picture,) = heard
     assert picture.shape[0] == 48
     assert 350 < picture.shape[1] < 450  # two parts of 160 columns, a fifth wider, and paper
@@ -46,7 +46,7 @@ def test_what_stands_around_a_doubt_is_read_wider_and_keeps_its_place() -> None:
     near = np.abs(told.places[:, None] * 1600 - np.array([50.5, 150.5]) * 8).min(1)
     assert near.max() < 44
     assert len(told.places) > 20
-    assert len(again(line, line, np.array([50, 55]), read).places) > 10  # one part
+    assert len(read_again(line, line, np.array([50, 55]), read).places) > 10  # one part
 
 
 def test_of_two_readings_what_is_likelier_in_both_is_told() -> None:

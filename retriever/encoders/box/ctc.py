@@ -21,6 +21,7 @@ from retriever.encoders.box.twice import Again, both
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
 _SPACE = 12.0
+_UNTOLD = -99.0  # the logit of what is not told
 _SURE = 10.0  # nats by which a space is likelier than none, or none than a space, at most
 _DOUBLED = (
     {"'", "’"},
@@ -141,7 +142,7 @@ def _filled(
     every = np.unique(doubts.classes)
     korean = np.isin(doubts.classes, [k for k in every.tolist() if hangul(characters[k])])
     logits = np.where(korean, doubts.logits, -np.inf)
-    none = np.where(doubts.classes == 0, doubts.logits, np.inf).min(1)
+    none = np.where(doubts.classes == 0, doubts.logits, _UNTOLD).max(1)
     found = missing(text, first, end, logits.max(1) - none)
     if not found:
         return best, first, end
@@ -174,8 +175,8 @@ def _others(
 
 def _said(text: list[str], first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts) -> np.ndarray:
     """By how many nats, at most _SURE, a space is likelier than none after each character (n,), before the next."""
-    space, none = (np.where(doubts.classes == k, doubts.logits, -np.inf).max(1) for k in (characters.index(" "), 0))
-    more = np.where(np.isinf(space), -_SURE, np.clip(space - np.where(np.isinf(none), -_SURE, none), -_SURE, _SURE))
+    space, none = (np.where(doubts.classes == k, doubts.logits, _UNTOLD).max(1) for k in (characters.index(" "), 0))
+    more = np.where(space == _UNTOLD, -_SURE, np.clip(space - none, -_SURE, _SURE))
     said = np.full(len(text), -_SURE)
     letters = [i for i, c in enumerate(text) if c != " "]
     for i, k in pairwise(letters):

@@ -34,7 +34,7 @@ from retriever.encoders.box.slanted import Slanted
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 from retriever.encoders.box.tesseract import Tesseract
-from retriever.encoders.box.twice import again, doubted
+from retriever.encoders.box.twice import doubted, read_again
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -284,7 +284,7 @@ class Reader:
             best, others = self._first[best], self._first[others]
             doubts = Doubts(others, logits, self._nats, self.languages)
             if net is self._recogniser and len(steps := doubted(best, logits, self._hangul)):
-                doubts = doubts._replace(again=again(line, one, steps, self._likeliest))
+                doubts = doubts._replace(again=read_again(line, one, steps, self._likeliest))
             read = ctc(best, sure, self._characters, between, doubts)
             if net is self._recogniser or plain(read):
                 break

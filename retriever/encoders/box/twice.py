@@ -39,7 +39,7 @@ class Again(NamedTuple):
     logits: np.ndarray
 
 
-def again(
+def read_again(
     line: np.ndarray,
     picture: np.ndarray,
     steps: np.ndarray,
