@@ -7,7 +7,7 @@ import pytest
 
 from retriever.encoders.box.ends import whole
 
-HIGH, LEFT, RIGHT = 20, 100, 200
+LEFT, RIGHT = 100, 200
 
 
 def page(*inked: tuple[int, int, int, int]) -> np.ndarray:

@@ -61,8 +61,7 @@ class Language(Protocol):
 
 class Doubts(NamedTuple):
     """What else was likely at the steps of a line: classes (s, m) and their logits (s, m), the chosen one's too; nats:
-    of a word, minus its log-probability; languages: whose words are known better; again: what
-    was read twice."""
+    of a word, minus its log-probability; languages: whose words are known better; again: what was read twice."""
 
     classes: np.ndarray
     logits: np.ndarray

@@ -34,11 +34,11 @@ def whole(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         short = boxes[:, 2] - boxes[:, 0] < _LONG * high
         left = max([0, *boxes[beside & ~short & (boxes[:, 2] <= x0), 2].tolist()])
         right = min([ink.shape[1], *boxes[beside & (boxes[:, 0] >= x1), 0].tolist()])
-        boxes[i, 2] = x1 + _more(ink[:, x1 - back : min(right, x1 + reach)], back, high)
-        x0 -= _more(ink[:, max(left, x0 - reach) : x0 + back][:, ::-1], back, high)
+        boxes[i, 2] = x1 + _more(ink[:, x1 - back : min(right, x1 + reach)], back)
+        x0 -= _more(ink[:, max(left, x0 - reach) : x0 + back][:, ::-1], back)
         left = max(left, x0 - far)
         if bullet := _bullet(ink[:, left:x0]):
-            boxes[i, 0] = max(0, left + bullet[0] - round(_MARGIN * high))
+            boxes[i, 0] = max(0, left + bullet - round(_MARGIN * high))
             x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
             boxes[short & (x > boxes[i, 0]) & (x < x0) & (y > y0) & (y < y1)] = 0
         else:
@@ -46,10 +46,10 @@ def whole(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def _more(ink: np.ndarray, back: int, high: int) -> int:
+def _more(ink: np.ndarray, back: int) -> int:
     """How many columns a line goes on beyond `back` columns of `ink` (h, w) bool."""
     columns, rules = np.flatnonzero(ink.any(0)), np.flatnonzero(ink.mean(0) > _RULE)
-    inked = np.setdiff1d(columns, rules)
+    inked, high = np.setdiff1d(columns, rules), len(ink)
     last = int(inked[inked < back].max(initial=-1))
     if last < 0:
         return 0
@@ -63,8 +63,8 @@ def _more(ink: np.ndarray, back: int, high: int) -> int:
     return max(0, last + 1 + min(room, round(_MARGIN * high)) - back)
 
 
-def _bullet(ink: np.ndarray) -> tuple[int, int] | None:
-    """The first and last column of the bullet in front of a line, in `ink` (h, w) bool, if it is all there is."""
+def _bullet(ink: np.ndarray) -> int | None:
+    """The first column of the bullet in front of a line, in `ink` (h, w) bool, if it is all there is."""
     columns = np.flatnonzero(ink.any(0))
     if len(columns) == 0 or columns[0] == 0:
         return None
@@ -74,4 +74,4 @@ def _bullet(ink: np.ndarray) -> tuple[int, int] | None:
     middle = float(rows[-1] + rows[0] + 1) / 2 / high
     sized = max(3, _ROUND[0] * high) <= wide <= _ROUND[1] * high and _SQUARE < tall / wide < 1 / _SQUARE
     full = ink.sum() >= _FULL * wide * tall
-    return (first, last) if sized and full and _MIDDLE < middle < 1 - _MIDDLE else None
+    return first if sized and full and _MIDDLE < middle < 1 - _MIDDLE else None
