@@ -21,6 +21,9 @@ from retriever.encoders.box.twice import Again, both
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
 _SPACE = 12.0
+_BESIDE = 4  # gaps each side, which in monospaced words are wide
+_LEAST = 4  # columns that most gaps in monospaced words are wider than
+_SLENDER = frozenset(".:/_'\"()[]*~-|!iltrfj")  # beside which they are widest
 _UNTOLD = -99.0  # the logit of what is not told
 _SURE = 10.0  # nats by which a space is likelier than none, or none than a space, at most
 _DOUBLED = (
@@ -114,7 +117,9 @@ def ctc(
             if found := spaces(text, columns, gaps, said, doubts.nats):
                 kept[found[0]] = False
                 missed = [int(kept[:i].sum()) for i in found[1]]
-        text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]
+    else:
+        kept = ~_narrow_spaces(text, (centre + 0.5) * STRIDE, gaps)
+    text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]
     edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
     if missed is None:
         missed = missed_spaces(text, (centre + 0.5) * STRIDE, gaps)
@@ -212,6 +217,23 @@ def _false_spaces(text: list[str], centre: np.ndarray, least: float) -> np.ndarr
     return false
 
 
+def _narrow_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """(n,) bool, which characters are spaces no wider than what is between the letters of monospaced words."""
+    false = np.zeros(len(text), bool)
+    spaces = np.flatnonzero([c == " " for c in text])
+    if len(spaces) < 3 or len(gaps) < _BESIDE:
+        return false
+    place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
+    near = np.abs(centre[spaces][:, None] - place) < 1.2 * _median(np.diff(centre))
+    own = np.where(near, width, 0)
+    widest = own.max(1)
+    usual = _median(widest)
+    for space, gap, wide in zip(spaces.tolist(), own.argmax(1).tolist(), widest.tolist(), strict=True):
+        around = _median(width[max(0, gap - _BESIDE) : gap + _BESIDE + 1])
+        false[space] = around > _LEAST < wide < min(0.6 * usual, 1.6 * around)
+    return false
+
+
 def _twins(a: str, b: str) -> bool:
     """Whether two letters look alike but for their marks, or for their size, as "C" and "c" do."""
     sized = b.lower() in _SIZED or "\u0400" <= b < "\u0530"
@@ -261,6 +283,12 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
         late = _median(off[taken & (width >= 0.75 * usual)])
     least = max(0.75 * usual, 2.2 * _median(width) + 2)
     edges = (centre[1:] + centre[:-1]) / 2
-    found = {int(np.abs(edges - at).argmin()) + 1 for at in place[~taken & (width >= least)] + late}
-    pairs = {i: text[i - 1] + text[i] for i in found}
-    return sorted(i for i, pair in pairs.items() if " " not in pair and max(pair) < WIDE and not pair.isdigit())
+    missed = []
+    for gap in np.flatnonzero(~taken & (width >= least)).tolist():
+        i = int(np.abs(edges - place[gap] - late).argmin()) + 1
+        pair = text[i - 1] + text[i]
+        beside = width[max(0, gap - _BESIDE) : gap + _BESIDE + 1]
+        monospaced = not _SLENDER.isdisjoint(pair) and width[gap] < 2.2 * _median(beside) + 2
+        if " " not in pair and max(pair) < WIDE and not pair.isdigit() and not monospaced:
+            missed.append(i)
+    return sorted({*missed})

@@ -36,6 +36,7 @@ _PAGES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 )
 _NARROW = frozenset("ățșţğışĞİŞ" + VIETNAMESE)  # what tells lines with letters close together, and Greek ones
 _HALF = {0xFF01 + k: 0x21 + k for k in range(94)} | {ord(c): half for c, half in zip("。、・", ".,·", strict=True)}
+_LAST = re.compile(r"(?<=[^\W\d_])s'(?=[.,;:)]*$)")  # an apostrophe after a word
 _OPENS = re.compile(r"""(^|[(\[{<‘'「『《〈])"(?=.)""")
 _DIGIT = dict(zip("oоοıзЗșşбọ", "0001335569", strict=True))
 _LIKE = {c: group for group in reversed(_GROUPS) for c in group if c != "_"} | {"п": "nпπ"}
@@ -144,11 +145,14 @@ def settled(words: list[str]) -> list[str]:
     """The words of a page with one form of apostrophe between letters, quotes that close as they open, marks that its
     language has, and short words that could be of its Cyrillic or Greek in it where none beside them is Latin."""
     told, marks = list(words), Counter(c for word in words for c in _INNER.findall(word))
-    if len(marks) > 1:
-        often = "’" if marks["’"] > 3 * marks["'"] else "'"
+    rounded = _rounded(words)
+    if len(marks) > 1 or rounded:
+        often = "’" if rounded or marks["’"] > 3 * marks["'"] else "'"
         told = [_INNER.sub(often, word) for word in told]
     if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
         told = [word.replace('"', "”") for word in told]
+    if rounded:
+        told = _round([_LAST.sub("s’", word) for word in told])
     if korean(words):
         told = _quoted(["•" if word in ("·", "・") else word.translate(_HALF) for word in told])
     text = "".join(words).lower()
@@ -167,11 +171,25 @@ def settled(words: list[str]) -> list[str]:
     return told
 
 
+def _rounded(words: list[str]) -> bool:
+    """Whether quotes and apostrophes of a page are round: some that open are read so, those that close and apostrophes
+    pass for straight ones."""
+    text = "".join(words)
+    opened, others = text.count("“"), text.count('"') + text.count("”")
+    latin = "„" not in text and sum(c >= WIDE for c in text) * 8 < len(text)
+    return latin and 0 < opened and opened + others > 1 and 3 * opened >= text.count('"')
+
+
 def _quoted(words: list[str]) -> list[str]:
     """The words of a page with quotes as most of them are, straight or round, and round ones that open and close."""
     text = "".join(words)
     if text.count('"') > text.count("“") + text.count("”"):
         return [word.replace("“", '"').replace("”", '"') for word in words]
+    return _round(words)
+
+
+def _round(words: list[str]) -> list[str]:
+    """The words of a page with round quotes that open and close."""
     told = [_OPENS.sub(r"\1“", word.replace("“", '"')) if "“" in word or '"' in word else word for word in words]
     return [word.replace('"', "”") for word in told]
 
