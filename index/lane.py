@@ -40,9 +40,13 @@ def put_document(db: Database, document: catalog.Row) -> int:
 
 def naming(db: Database, document: catalog.Row) -> tuple[str, str]:
     """The terms of a document's title, and of the names of the files that hold it."""
-    names = sorted({Path(path).name for path in catalog.paths(db, document["id"]) or [document["source"]]})
-    terms = [term for name in names for term in text.terms(clean(name))]
+    terms = [term for name in names(db, document) for term in text.terms(clean(name))]
     return " ".join(text.terms(document["title"])), " ".join(terms)
+
+
+def names(db: Database, document: catalog.Row) -> list[str]:
+    """The names of the files that hold a document."""
+    return sorted({Path(path).name for path in catalog.paths(db, document["id"]) or [document["source"]]})
 
 
 def describe(db: Database, document: int, title: str, name: str) -> None:

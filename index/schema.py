@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
-from index import text
+from index import han, text
 from index.catalog import FILE, SQLITE_VERSION, UNREADABLE, SQLiteError, rows, transaction
 from index.errors import FormatError, NotAnIndex, OldFormat
 
@@ -80,7 +80,20 @@ def _context(db: Database) -> None:
         lane.describe(db, document["id"], *lane.naming(db, document))
 
 
-MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context]
+def _han(db: Database) -> None:
+    """Documents with Chinese characters are put into the lane anew: their forms became one."""
+    from index import lane
+
+    of = "(SELECT id FROM pages WHERE document = ?)"
+    for document in list(rows(db, "SELECT * FROM documents")):
+        said = db.execute(f"SELECT text FROM page_text WHERE page IN {of}", [document["id"]])
+        texts = [document["title"], *lane.names(db, document), *(text for (text,) in said)]
+        if max("".join(map(max, filter(None, texts))), default="") >= han.FIRST:
+            db.execute(f"DELETE FROM page_search WHERE rowid IN {of}", [document["id"]])
+            lane.put_document(db, document)
+
+
+MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context, _han]
 """Step i takes a catalog from version i to i + 1, inside one transaction; steps are appended, never edited."""
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from index.han import folded
 from retriever.printable import printable
 
 ELLIPSIS = "…"
@@ -44,8 +45,9 @@ class _Unit(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """What two spellings of a word share: NFKC, case folded, accents and edge punctuation removed."""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    """What two spellings of a word share: NFKC, case and the forms of Chinese characters folded, accents and edge
+    punctuation removed."""
+    text = folded(unicodedata.normalize("NFKC", text).casefold())
     if not _IS_UNSPACED.search(text):
         text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
     start, end = 0, len(text)

@@ -14,7 +14,7 @@ from index.catalog import FILE
 from index.codec import decode
 
 DATA = Path(__file__).parent / "data"
-FOLDER = DATA / "index_format_3"  # coded in 4 bits and pooled, as that of format 2; that of format 1 is plain
+FOLDER = DATA / "index_format_4"  # coded in 4 bits and pooled, as those of formats 2 and 3; that of format 1 is plain
 
 
 def answers(index: Index) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pymupdf
 import pytest
 
 from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box.ctc import Doubts, ctc
 from retriever.encoders.box.japanese import DISCOUNT, Japanese
 from retriever.encoders.box.reader import Reader
 from retriever.training.reader.japanese import table
@@ -41,6 +42,23 @@ def test_the_table_tells_what_stands_beside() -> None:
     peak = (math.e - DISCOUNT + DISCOUNT * (math.e + 0.1) / (whole + 700)) / math.e
     assert told.nats("山", "鉱", "岳") == pytest.approx(-math.log(after * peak))
     assert told.nats("山", "", "業") > told.nats("鉱", "", "業")
+
+
+@pytest.mark.parametrize(
+    ("text", "second", "told"),
+    [
+        ("鶏の卵척理等が紹介され", "料", "鶏の卵料理等が紹介され"),
+        ("鶏の卵척理等が紹介され", "a", "鶏の卵척理等が紹介され"),  # nothing like it was likely
+        ("卵척理이다하고の卵", "料", "卵척理이다하고の卵"),  # a line in Korean
+    ],
+)
+def test_hangul_in_a_line_of_japanese_is_what_is_likeliest_besides(text: str, second: str, told: str) -> None:
+    characters = ["", " ", *dict.fromkeys(text + second)]
+    best = np.zeros(4 * len(text), int)
+    best[::4] = [characters.index(c) for c in text]
+    classes = np.stack([best, np.where(best == characters.index("척"), characters.index(second), 0)], 1)
+    doubts = Doubts(classes, np.tile([9.0, 5.0], (len(best), 1)), lambda _: 1.0)
+    assert ctc(best, np.full(len(best), 0.9), characters, np.zeros((0, 2), int), doubts).text == told
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box.forms import in_one_form
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.scripts import consistent, settled
 from retriever.encoders.box.weights import FOLDER
@@ -138,6 +139,8 @@ def test_a_word_has_one_script(read: str, told: str) -> None:
         ("it’s Tom’s 6'2 don’t we’ll isn't", "it’s Tom’s 6'2 don’t we’ll isn’t"),
         ('„unu” și „doi" sau', "„unu” și „doi” sau"),
         ('„unu” și "doi" sau', '„unu” și "doi" sau'),
+        ('“one" (and "two") of the firms\' own', "“one” (and “two”) of the firms’ own"),
+        ('"one" "two" "of the firms\' own and “', '"one" "two" "of the firms\' own and “'),
         ("B числе граждан EC и 0 других", "В числе граждан ЕС и о других"),
         ("один EC или IT хаб города to be or", "один ЕС или IT хаб города to be or"),
         ("to όνομα των ομάδων from A to this", "το όνομα των ομάδων from A to this"),
@@ -150,3 +153,30 @@ def test_a_word_has_one_script(read: str, told: str) -> None:
 )
 def test_a_page_is_of_one_piece(read: str, told: str) -> None:
     assert settled(read.split()) == told.split()
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        (
+            "參考手册 軟體是自由的，說明檔案裡有资料與编輯的規則。",
+            "參考手冊 軟體是自由的，說明檔案裡有資料與編輯的規則。",
+        ),
+        (
+            "参考手册 软件是自由的，說明文件里有资料与编辑的规则。",
+            "参考手册 软件是自由的，說明文件里有资料与编辑的规则。",
+        ),
+        (
+            "増加した調查の結果を检討する会議は、毎年東京都の図書館で開催されています。別の议題もある。",
+            "増加した調査の結果を検討する会議は、毎年東京都の図書館で開催されています。別の議題もある。",
+        ),
+        ("查", "查"),
+        (
+            "이 조사는 調查와 册의 뜻을 밝히는 데에 그치지 않고, " * 12,
+            "이 조사는 調查와 册의 뜻을 밝히는 데에 그치지 않고, " * 12,
+        ),
+    ],
+    ids=["traditional", "simplified", "japanese", "too few", "korean"],
+)
+def test_characters_have_the_forms_of_their_page(read: str, told: str) -> None:
+    assert in_one_form(read.split()) == told.split()

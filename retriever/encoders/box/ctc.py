@@ -15,15 +15,12 @@ import numpy as np
 
 from retriever.encoders.box.hangul import crowded, missing, spaces
 from retriever.encoders.box.likely import likelier
-from retriever.encoders.box.scripts import WIDE, consistent, hangul, shape
+from retriever.encoders.box.scripts import WIDE, consistent, eastern, hangul, shape, stray_hangul
+from retriever.encoders.box.spaces import between_wide, in_addresses, median, missed_spaces, monospaced
 from retriever.encoders.box.twice import Again, both
 
 STRIDE = 8
 _FAR = -6.0  # the logarithm of a likelihood beside the best, which is not looked at
-_SPACE = 12.0
-_BESIDE = 4  # gaps each side, which in monospaced words are wide
-_LEAST = 4  # columns that most gaps in monospaced words are wider than
-_SLENDER = frozenset(".:/_'\"()[]*~-|!iltrfj")  # beside which they are widest
 _UNTOLD = -99.0  # the logit of what is not told
 _SURE = 10.0  # nats by which a space is likelier than none, or none than a space, at most
 _DOUBLED = (
@@ -89,6 +86,9 @@ def ctc(
     kept = _once([characters[k] for k in best[first]], first, end, sure)
     first, end = first[kept], end[kept]
     text = [characters[k] for k in best[first]]
+    if doubts and stray_hangul(text):
+        best = _without_hangul(best, first, end, characters, doubts)
+        text = [characters[k] for k in best[first]]
     korean = any(map(hangul, text))
     if korean:
         if doubts:
@@ -108,17 +108,17 @@ def ctc(
         kept = np.array([*map(bool, text)])
         text, first, end = [*filter(None, text)], first[kept], end[kept]
     centre = (first + end) / 2
-    half = _median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
+    half = median(np.diff(centre)) / 2 if len(centre) > 1 else 1.5
     missed: list[int] | None = None
     if max(text) >= WIDE:
-        kept = ~_false_spaces(text, centre, 3.5 * half)
+        kept = ~between_wide(text, centre, 3.5 * half)
         if korean and doubts:
             columns, said = (centre + 0.5) * STRIDE, _said(text, first, end, characters, doubts)
             if found := spaces(text, columns, gaps, said, doubts.nats):
                 kept[found[0]] = False
                 missed = [int(kept[:i].sum()) for i in found[1]]
     else:
-        kept = ~_narrow_spaces(text, (centre + 0.5) * STRIDE, gaps)
+        kept = ~monospaced(text, (centre + 0.5) * STRIDE, gaps)
     text, first, end, centre = [text[i] for i in np.flatnonzero(kept)], first[kept], end[kept], centre[kept]
     edges = np.concatenate([[centre[0] - half], (centre[1:] + centre[:-1]) / 2, [centre[-1] + half]])
     if missed is None:
@@ -127,6 +127,9 @@ def ctc(
         text.insert(i, " ")
         edges = np.insert(edges, i, edges[i])
         centre = np.insert(centre, i, edges[i])
+    for i in sorted(in_addresses(text), reverse=True):
+        del text[i]
+        edges, centre = np.delete(edges, i), np.delete(centre, i)
     words: list[tuple[str, float, float]] = []
     start, ends = 0, np.clip(edges / len(best), 0, 1).tolist()
     for stop in [*[i for i, c in enumerate(text) if c == " "], len(text)]:
@@ -136,6 +139,20 @@ def ctc(
     units = sum(1 + (c >= WIDE) for c in text)
     advance = float(end[-1] - first[0] + 1) / units
     return Read("".join(text), float(sure[first].mean()), words, advance, (centre / len(best)).tolist())
+
+
+def _without_hangul(
+    best: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
+) -> np.ndarray:
+    """The classes of the steps, of Hangul what is likeliest besides, where that is told."""
+    best = best.copy()
+    for start, stop in zip(first.tolist(), end.tolist(), strict=True):
+        if hangul(characters[best[start]]):
+            classes, logits = doubts.classes[start:stop].ravel(), doubts.logits[start:stop].ravel()
+            wide = [k for k, c in enumerate(classes.tolist()) if c and eastern(characters[c])]
+            if wide:
+                best[start:stop] = classes[max(wide, key=lambda k: float(logits[k]))]
+    return best
 
 
 def _filled(
@@ -194,7 +211,7 @@ def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray)
     one's width."""
     kept = np.ones(len(text), bool)
     apart = np.diff((first + end) / 2)
-    usual = _median(apart) if len(text) > 2 else 0.0
+    usual = median(apart) if len(text) > 2 else 0.0
     for i in np.flatnonzero(apart < 0.9 * usual):
         if (text[i] in _ACCENTS and text[i + 1] in _ACCENTED) or (text[i] in ",." and text[i + 1] == "„"):
             kept[i] = False
@@ -207,88 +224,7 @@ def _once(text: list[str], first: np.ndarray, end: np.ndarray, sure: np.ndarray)
     return kept
 
 
-def _false_spaces(text: list[str], centre: np.ndarray, least: float) -> np.ndarray:
-    """(n,) bool, which characters are spaces between Chinese characters or kana whose centres are less than `least`
-    steps apart, which the page has not."""
-    false = np.zeros(len(text), bool)
-    for i in [i for i in range(1, len(text) - 1) if text[i] == " "]:
-        if all(text[side] >= WIDE and not hangul(text[side]) for side in (i - 1, i + 1)):
-            false[i] = centre[i + 1] - centre[i - 1] < least
-    return false
-
-
-def _narrow_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """(n,) bool, which characters are spaces no wider than what is between the letters of monospaced words."""
-    false = np.zeros(len(text), bool)
-    spaces = np.flatnonzero([c == " " for c in text])
-    if len(spaces) < 3 or len(gaps) < _BESIDE:
-        return false
-    place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
-    near = np.abs(centre[spaces][:, None] - place) < 1.2 * _median(np.diff(centre))
-    own = np.where(near, width, 0)
-    widest = own.max(1)
-    usual = _median(widest)
-    for space, gap, wide in zip(spaces.tolist(), own.argmax(1).tolist(), widest.tolist(), strict=True):
-        around = _median(width[max(0, gap - _BESIDE) : gap + _BESIDE + 1])
-        false[space] = around > _LEAST < wide < min(0.6 * usual, 1.6 * around)
-    return false
-
-
 def _twins(a: str, b: str) -> bool:
     """Whether two letters look alike but for their marks, or for their size, as "C" and "c" do."""
     sized = b.lower() in _SIZED or "\u0400" <= b < "\u0530"
     return shape(a) == shape(b) or {a, b} in _DOUBLED or (sized and a.lower() == b.lower())
-
-
-def _median(values: np.ndarray) -> float:
-    """As numpy's, whose checks take longer than the median of so few."""
-    ordered = np.sort(values)
-    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-
-
-def gaps(line: np.ndarray) -> np.ndarray:
-    """The gaps between strokes along `line` (h, w) uint8, (g, 2) columns, ends excluded; margins are none."""
-    middle = line[len(line) // 7 : -len(line) // 7]
-    half = (middle.size - 1) // 2
-    paper = int(np.partition(middle.ravel(), half)[half])  # the median
-    away = np.maximum(middle.max(0).astype(np.int16) - paper, paper - middle.min(0).astype(np.int16))
-    stroke = np.flatnonzero(away >= 0.25 * away.max())
-    before = np.flatnonzero(np.diff(stroke) > 1)
-    return np.stack([stroke[before] + 1, stroke[before + 1]], axis=1)
-
-
-def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list[int]:
-    """Before which characters of `text`, at columns `centre`, a space was missed.
-
-    A gap belongs to the space within a character's advance of it; others as wide as those of spaces, or where there
-    are not two as wide as a space should be, are missed ones. None between digits or in scripts without spaces, nor
-    before the first character or after the last, as to the frame of a chart.
-    """
-    place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
-    within = (place > centre[:1]) & (place < centre[-1:])
-    place, width = place[within], width[within]
-    if len(text) < 3 or len(place) == 0:
-        return []
-    near = 1.2 * _median(np.diff(centre))
-    spaces = centre[np.array([c == " " for c in text])]
-    off = spaces[:, None] - place if len(spaces) else np.full((1, len(place)), np.inf)
-    nearest = np.abs(off).argmin(0)
-    off = off[nearest, np.arange(len(place))]
-    taken = np.abs(off) < near
-    usual, late = _SPACE, 0.0
-    if len(known := np.unique(nearest[taken])) > 1:
-        widest = np.zeros(len(spaces))
-        np.maximum.at(widest, nearest[taken], width[taken])
-        usual = _median(widest[known])
-        late = _median(off[taken & (width >= 0.75 * usual)])
-    least = max(0.75 * usual, 2.2 * _median(width) + 2)
-    edges = (centre[1:] + centre[:-1]) / 2
-    missed = []
-    for gap in np.flatnonzero(~taken & (width >= least)).tolist():
-        i = int(np.abs(edges - place[gap] - late).argmin()) + 1
-        pair = text[i - 1] + text[i]
-        beside = width[max(0, gap - _BESIDE) : gap + _BESIDE + 1]
-        monospaced = not _SLENDER.isdisjoint(pair) and width[gap] < 2.2 * _median(beside) + 2
-        if " " not in pair and max(pair) < WIDE and not pair.isdigit() and not monospaced:
-            missed.append(i)
-    return sorted({*missed})

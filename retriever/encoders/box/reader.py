@@ -25,12 +25,14 @@ from PIL import Image
 from ingest.page import Words
 from retriever.encoders.box.components import components
 from retriever.encoders.box.confidence import CERTAIN, CONFIDENT, believed, crowded, likely, plain
-from retriever.encoders.box.ctc import Doubts, Language, Read, ctc, gaps
+from retriever.encoders.box.ctc import Doubts, Language, Read, ctc
+from retriever.encoders.box.forms import in_one_form
 from retriever.encoders.box.initialisers import borrowed
 from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
 from retriever.encoders.box.scripts import WIDE, eastern, hangul, korean, mixed, narrow, settled
 from retriever.encoders.box.skew import LEAST, ink, skew, straightened, turned_back, unturned
 from retriever.encoders.box.slanted import Slanted
+from retriever.encoders.box.spaces import gaps
 from retriever.encoders.box.stacked import restored, strip
 from retriever.encoders.box.states import session
 from retriever.encoders.box.tesseract import Tesseract
@@ -171,7 +173,7 @@ class Reader:
         lengths = [line.length for _, line, _ in placed]
         enough = 2 * sum(lengths) >= sum(line.length for line in cuts) > 0
         confidence = np.average([told.confidence for _, _, told in placed], weights=lengths) if enough else 0.0
-        return Words(settled(texts), np.clip(found, 0, 1).astype(np.float32)), float(confidence)
+        return Words(in_one_form(settled(texts)), np.clip(found, 0, 1).astype(np.float32)), float(confidence)
 
     def _parts(self, cuts: Sequence[Cut], placed: Sequence[tuple[int, Cut, Read]]) -> list[tuple[int, Cut]]:
         """The lines in those of `cuts` that are not among the `placed`, where the picture's full resolution shows

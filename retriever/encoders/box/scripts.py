@@ -177,7 +177,7 @@ def _rounded(words: list[str]) -> bool:
     text = "".join(words)
     opened, others = text.count("“"), text.count('"') + text.count("”")
     latin = "„" not in text and sum(c >= WIDE for c in text) * 8 < len(text)
-    return latin and 0 < opened and opened + others > 1 and 3 * opened >= text.count('"')
+    return latin and opened > 0 and opened + others > 1 and 3 * opened >= text.count('"')
 
 
 def _quoted(words: list[str]) -> list[str]:
@@ -212,6 +212,13 @@ def in_japanese(line: Sequence[str]) -> bool:
     """Whether an eighth of the letters of a line as wide as two are kana, and none is Hangul."""
     wide = [c for c in line if c >= WIDE and c.isalpha() and c != "ー"]
     return not any(map(hangul, wide)) and sum(map(kana, wide)) * 8 >= max(1, len(wide))
+
+
+def stray_hangul(line: Sequence[str]) -> bool:
+    """Whether a line in Japanese has Hangul: an eighth of its wide letters at most, an eighth at least being kana."""
+    wide = [c for c in line if c >= WIDE and c.isalpha() and c != "ー"]
+    strange = sum(map(hangul, wide))
+    return 0 < strange * 8 <= len(wide) <= sum(map(kana, wide)) * 8
 
 
 def kanji(character: str) -> bool:
