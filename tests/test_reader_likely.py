@@ -35,6 +35,7 @@ def read(pieces: Pieces, line: str, by: dict[int, str], less: float = -1.0) -> s
         ("その傾域に使われ", {2: "領"}, "その領域に使われ"),
         ("この夕イプは", {2: "タ"}, "このタイプは"),
         ("무잇보다도", {1: "엇"}, "무엇보다도"),
+        ("please instal1 1ogs", {13: "l", 15: "l"}, "please install logs"),
         ("așezare șì", {9: "i"}, "așezare și"),
     ],
 )
@@ -51,6 +52,7 @@ def test_the_likelier_word_is_taken(pieces: Pieces, line: str, by: dict[int, str
         ("kılan ağaç", {1: "i"}, "dotless i is Turkish"),
         ("Άντι", {0: "Α"}, "a Greek accent stays"),
         ("model X5l", {8: "i"}, "words with figures are codes"),
+        ("utf16 v1 S1a", {3: "l", 7: "l", 10: "l"}, "ones of numbers, versions, codes"),
         ("Variant", {0: "v"}, "the first letter keeps its case"),
         ("栉水母类", {0: "节"}, "Chinese lines stay"),
         ("はこの經った", {3: "渓"}, "sure of nothing likelier"),

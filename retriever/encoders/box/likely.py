@@ -2,10 +2,10 @@
 
 The recogniser knows no words; the pieces of the encoder, with their probabilities in text of a hundred languages, tell
 which of the letters it hesitates between is likelier there (in Korean `syllables` do, of kanji in words `japanese`).
-Words with figures, which are codes, stay as they are read, and so does every letter that it is sure of. As the pieces
-of all languages are in one list, and those without marks are the commonest, a mark that the language of the line has is
-never taken away, and case changes only to that of the letter before. Chinese characters are looked at in Japanese lines
-alone: in Chinese ones it changed more than it mended.
+Words with figures, which are codes, stay as they are read (but for ones that may be "l"), and so does every letter that
+it is sure of. As the pieces of all languages are in one list, and those without marks are the commonest, a mark that
+the language of the line has is never taken away, and case changes only to that of the letter before. Chinese characters
+are looked at in Japanese lines alone: in Chinese ones it changed more than it mended.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
         first, start = start, stop + 1
         doubted = [i for i in range(first, stop) if others[i] and text[i].isalpha()]
         wide = max(text[first:stop], default="") >= WIDE
-        if stop - first < 2 or not doubted or (not wide and any(c.isdigit() for c in text[first:stop])):
+        if not wide and any(c.isdigit() for c in text[first:stop]):
+            doubted = [first + i for i in _ones_for_letters(text[first:stop])]
+        if stop - first < 2 or not doubted:
             continue
         for i in doubted * 2:
             if not told[i]:
@@ -65,6 +67,17 @@ def likelier(text: Sequence[str], others: Sequence[Mapping[str, float]], nats: C
     return told
 
 
+def _ones_for_letters(word: Sequence[str]) -> list[int]:
+    """Where a word whose only figures are ones among small letters has those, for which "l" passes."""
+    found = []
+    for i in [i for i, c in enumerate(word) if c.isdigit()]:
+        beside = [*word[max(0, i - 1) : i], *word[i + 1 : i + 2]]
+        if word[i] != "1" or any(c.isupper() or c.isdigit() for c in beside) or not any(c.islower() for c in beside):
+            return []
+        found.append(i)
+    return found
+
+
 def _hangul_for_others(text: Sequence[str], others: Sequence[Mapping[str, float]]) -> list[tuple[int, str]]:
     """Which Chinese characters and kana of a line, beside Hangul, are Hangul that is less likely by FOREIGN at most."""
     found = []
@@ -83,6 +96,8 @@ def _could_be(letter: str, other: str, before: str, marked: str | None, kana: bo
     kana: whether it is Japanese."""
     if not other:
         return script_of(letter) is not None
+    if letter == "1":
+        return other == "l"
     if other == letter or not other.isalpha() or script_of(other) != script_of(letter):
         return False
     if script_of(letter) is None:
