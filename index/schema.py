@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
-from index import han, text
+from index import text
 from index.catalog import FILE, SQLITE_VERSION, UNREADABLE, SQLiteError, rows, transaction
 from index.errors import FormatError, NotAnIndex, OldFormat
 
@@ -80,20 +80,21 @@ def _context(db: Database) -> None:
         lane.describe(db, document["id"], *lane.naming(db, document))
 
 
-def _han(db: Database) -> None:
-    """Documents with Chinese characters are put into the lane anew: their forms became one."""
+def _unspaced(db: Database) -> None:
+    """What has scripts without spaces is put into the lane anew: forms of Chinese characters became one, ends of lines
+    none."""
     from index import lane
 
     of = "(SELECT id FROM pages WHERE document = ?)"
     for document in list(rows(db, "SELECT * FROM documents")):
         said = db.execute(f"SELECT text FROM page_text WHERE page IN {of}", [document["id"]])
-        texts = [document["title"], *lane.names(db, document), *(text for (text,) in said)]
-        if max("".join(map(max, filter(None, texts))), default="") >= han.FIRST:
+        texts = [document["title"], *lane.names(db, document), *(page for (page,) in said)]
+        if any(map(text.unspaced, texts)):
             db.execute(f"DELETE FROM page_search WHERE rowid IN {of}", [document["id"]])
             lane.put_document(db, document)
 
 
-MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context, _han]
+MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context, _unspaced]
 """Step i takes a catalog from version i to i + 1, inside one transaction; steps are appended, never edited."""
 
 

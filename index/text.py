@@ -3,9 +3,9 @@
 Terms are words, folded (NFKC, case, the accents of alphabets; marks of Indic and Thai letters stay, being letters; the
 traditional, simplified and Japanese forms of a Chinese character are one, see `han`). A run of a script written without
 spaces becomes its overlapping pairs of characters (Han, kana, Hangul: words of two are the most common) or triples
-(Thai, Lao, Khmer, Burmese), those of Han and kana over the ends of lines too. Stems are the first four letters of
-longer words, which most inflections leave alone; they count half, as do Vietnamese words as they are written, whose
-tones make other words of them. What each of these is worth: benchmarks/LOG.md.
+(Thai, Lao, Khmer, Burmese), but for Hangul over the ends of lines too. Stems are the first four letters of longer
+words, which most inflections leave alone; they count half, as do Vietnamese words as they are written, whose tones make
+other words of them. What each of these is worth: benchmarks/LOG.md.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ _PAIRS = (
 )
 _TRIPLES = "\u0e00-\u0e3e\u0e40-\u0e4e\u0e50-\u0e59\u0e80-\u0eff\u1000-\u1049\u1050-\u109f\u1780-\u17d3\u17e0-\u17e9"
 _INDIC = "\u0900-\u0963\u0966-\u0dff"
+_WRAPPED = re.compile(  # ends of lines and phrases
+    f"(?<=[\u3041-\u30ff\u3400-\u9fff])\\s+(?=[\u3041-\u30ff\u3400-\u9fff])|(?<=[{_TRIPLES}])\\s+(?=[{_TRIPLES}])"
+)
 _RUN = re.compile(f"([{_PAIRS}]+)|[{_TRIPLES}]+")
 _TERM = re.compile(f"(?:[^\\W_]|[{_INDIC}{_TRIPLES}])+")
-_WRAPPED = re.compile("(?<=[\u3041-\u30ff\u3400-\u9fff])\\s+(?=[\u3041-\u30ff\u3400-\u9fff])")  # an end of a line
 _JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d\u2060\ufeff"))  # soft hyphens and the like, inside of words
 _TONES = re.compile("[\u0309\u031b\u0323]|[\u0302\u0306][\u0300\u0301\u0303]")  # that only Vietnamese has
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
@@ -43,6 +45,11 @@ def terms(text: str) -> list[str]:
     """
     plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", _cased(text))))
     return _TERM.findall(_RUN.sub(_grams, _WRAPPED.sub("", folded(plain))))
+
+
+def unspaced(text: str) -> bool:
+    """Whether a text has words of a script written without spaces, or of Hangul."""
+    return bool(_RUN.search(text))
 
 
 def stems(text: str) -> list[str]:
