@@ -33,11 +33,12 @@ def monospaced(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> np.ndar
         return false
     place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
     near = np.abs(centre[spaces][:, None] - place) < 1.2 * median(np.diff(centre))
-    own = np.where(near, width, 0)
+    own, letters = np.where(near, width, 0), ~near.any(0)
     widest = own.max(1)
     usual = median(widest)
     for space, gap, wide in zip(spaces.tolist(), own.argmax(1).tolist(), widest.tolist(), strict=True):
-        around = median(width[max(0, gap - _BESIDE) : gap + _BESIDE + 1])
+        beside = slice(max(0, gap - _BESIDE), gap + _BESIDE + 1)
+        around = median(width[beside][letters[beside]]) if letters[beside].sum() >= _BESIDE else 0.0
         false[space] = around > _LEAST < wide < min(0.6 * usual, 1.6 * around)
     return false
 
