@@ -29,6 +29,7 @@ def test_case_accents_width_and_punctuation_do_not_matter():
     words = ["L'Été", "(Übersicht),", "ＦＯＯ", "STRASSE"]
     assert marked(snippet(words, "übersicht foo straße")) == ["Übersicht", "ＦＯＯ", "STRASSE"]
     assert fold("“Café”") == "cafe" and fold("--") == ""
+    assert fold("圖") == fold("図") == fold("图")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_a_word_finds_its_script_and_no_other(lane: Database) -> None:
         assert ask(lane, query) == {row}, script
 
 
+def test_chinese_is_found_in_every_form_and_over_ends_of_lines(lane: Database) -> None:
+    put(lane, "北京大學圖書館", "東京都の図書\n館カード", "图书", "書 店")
+    assert ask(lane, "书馆") == ask(lane, "書館") == {0, 1}
+    assert ask(lane, "図書") == {0, 1, 2}
+    assert ask(lane, "书店") == {3}
+
+
 HOSTILE = [
     '"', '""', '"""', "'", "NEAR(", "NEAR(a b, 2)", "a* OR", "a AND NOT b", "title : a", "{title body} : a", "^a",
     "a + b", "- a", "(", ")", "a) OR (b", "*", ":", "\x00", "a\x00b", "%", "; DROP TABLE pages; --", '" OR "1"="1',
