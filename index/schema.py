@@ -80,21 +80,21 @@ def _context(db: Database) -> None:
         lane.describe(db, document["id"], *lane.naming(db, document))
 
 
-def _unspaced(db: Database) -> None:
-    """What has scripts without spaces is put into the lane anew: forms of Chinese characters became one, ends of lines
-    none."""
+def _by_letters(db: Database) -> None:
+    """Documents in scripts whose words are found by groups of letters are put into the lane anew, as these changed:
+    forms of Chinese characters became one, ends of lines none, Arabic stems triples."""
     from index import lane
 
     of = "(SELECT id FROM pages WHERE document = ?)"
     for document in list(rows(db, "SELECT * FROM documents")):
         said = db.execute(f"SELECT text FROM page_text WHERE page IN {of}", [document["id"]])
         texts = [document["title"], *lane.names(db, document), *(page for (page,) in said)]
-        if any(map(text.unspaced, texts)):
+        if any(map(text.by_letters, texts)):
             db.execute(f"DELETE FROM page_search WHERE rowid IN {of}", [document["id"]])
             lane.put_document(db, document)
 
 
-MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context, _unspaced]
+MIGRATIONS: list[Callable[[Database], None]] = [_first_schema, _clusters, _context, _by_letters]
 """Step i takes a catalog from version i to i + 1, inside one transaction; steps are appended, never edited."""
 
 

@@ -4,8 +4,9 @@ Terms are words, folded (NFKC, case, the accents of alphabets; marks of Indic an
 traditional, simplified and Japanese forms of a Chinese character are one, see `han`). A run of a script written without
 spaces becomes its overlapping pairs of characters (Han, kana, Hangul: words of two are the most common) or triples
 (Thai, Lao, Khmer, Burmese), but for Hangul over the ends of lines too. Stems are the first four letters of longer
-words, which most inflections leave alone; they count half, as do Vietnamese words as they are written, whose tones make
-other words of them. What each of these is worth: benchmarks/LOG.md.
+words, which most inflections leave alone, of Arabic and Hebrew all triples of a word's letters, as it begins with its
+particles; they count half, as do Vietnamese words as they are written, whose tones make other words of them. What each
+of these is worth: benchmarks/LOG.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _PAIRS = (
 )
 _TRIPLES = "\u0e00-\u0e3e\u0e40-\u0e4e\u0e50-\u0e59\u0e80-\u0eff\u1000-\u1049\u1050-\u109f\u1780-\u17d3\u17e0-\u17e9"
 _INDIC = "\u0900-\u0963\u0966-\u0dff"
+_SEMITIC = re.compile("[\u05d0-\u05ea\u0620-\u064a\u066e-\u06d3]")
 _WRAPPED = re.compile(  # ends of lines and phrases
     f"(?<=[\u3041-\u30ff\u3400-\u9fff])\\s+(?=[\u3041-\u30ff\u3400-\u9fff])|(?<=[{_TRIPLES}])\\s+(?=[{_TRIPLES}])"
 )
@@ -47,9 +49,9 @@ def terms(text: str) -> list[str]:
     return _TERM.findall(_RUN.sub(_grams, _WRAPPED.sub("", folded(plain))))
 
 
-def unspaced(text: str) -> bool:
-    """Whether a text has words of a script written without spaces, or of Hangul."""
-    return bool(_RUN.search(text))
+def by_letters(text: str) -> bool:
+    """Whether a text has words that are found by groups of their letters."""
+    return bool(_RUN.search(text) or _SEMITIC.search(text))
 
 
 def stems(text: str) -> list[str]:
@@ -58,7 +60,7 @@ def stems(text: str) -> list[str]:
     >>> stems("Networks của")
     ['netw', 'của']
     """
-    short = [term[:STEM_LETTERS] for term in terms(text) if len(term) > STEM_LETTERS]
+    short = [stem for term in terms(text) for stem in _stems(term)]
     return short + [word for word in _TERM.findall(_cased(text)) if _TONES.search(unicodedata.normalize("NFD", word))]
 
 
@@ -90,6 +92,12 @@ def match_pairs(query: str, limit: int = MOST_TERMS) -> str:
     found = terms(query)
     pairs = dict.fromkeys(f"{first} {second}" for first, second in itertools.pairwise(found))
     return " OR ".join(match_word(pair) for pair in list(pairs)[:limit])
+
+
+def _stems(term: str) -> list[str]:
+    if _SEMITIC.match(term):
+        return [term[i : i + 3] for i in range(len(term) - 2)]
+    return [term[:STEM_LETTERS]] if len(term) > STEM_LETTERS else []
 
 
 def _cased(text: str) -> str:

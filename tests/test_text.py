@@ -67,6 +67,7 @@ def test_terms(text: str, expected: list[str]) -> None:
 
 def test_stems_are_the_beginnings_of_longer_words() -> None:
     assert stems("networks of glass sea") == ["netw", "glas"]
+    assert stems("والكتاب بيت") == ["وال", "الك", "لكت", "كتا", "تاب", "بيت"]
     assert stems("Đường của Ngu\u0303, château, Ağrı, țară") == ["đuon", "chat", "đường", "của"]
 
 
