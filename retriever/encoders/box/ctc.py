@@ -127,7 +127,7 @@ def ctc(
         text.insert(i, " ")
         edges = np.insert(edges, i, edges[i])
         centre = np.insert(centre, i, edges[i])
-    for i in sorted(in_addresses(text), reverse=True):
+    for i in reversed(in_addresses(text)):
         del text[i]
         edges, centre = np.delete(edges, i), np.delete(centre, i)
     words: list[tuple[str, float, float]] = []
