@@ -30,6 +30,7 @@ logger = logging.getLogger("octavo.index")
 WEIGHTS = (2.0, 1.0, 1.0, 0.5)  # of a term in the title, the file name and the text, and of a stem in the text
 K1 = 1.2  # of FTS5's BM25
 SAMPLED = 16  # pages whose tokens are taken to be as long as any
+CROSSING = 0.5  # of the ceiling of parts of runs without spaces (benchmarks/LOG.md)
 PAIRS = 0.5  # of the BM25 of two terms side by side, beside that of terms (benchmarks/LOG.md)
 CONTEXT = 0.5  # of the BM25 of a page's document, among documents, beside the page's own (benchmarks/LOG.md)
 _VISIBLE = "SELECT p.id FROM pages p JOIN documents d ON d.id = p.document WHERE d.visible = 1"
@@ -289,11 +290,13 @@ class Snapshot:
         return scores, ids
 
     def ceiling(self, query: str) -> float:
-        """The BM25 that no page's own words can pass: all terms of the query at their most, also those no page has."""
+        """The BM25 that no page's own words can pass: all terms of the query at their most, also those no page has, but
+        parts of runs without spaces at CROSSING, as many of them lie across two words of what is asked."""
         total = 0.0
         for term in text.distinct(query):
             having = self.having(term)
-            total += max(math.log((max(len(self) - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
+            rarity = max(math.log((max(len(self) - having, 0) + 0.5) / (having + 0.5)), 0.0)  # as FTS5's idf
+            total += rarity * (CROSSING if text.part_of_run(term) else 1.0)
         return total * (K1 + 1)
 
     def having(self, term: str) -> int:

@@ -54,6 +54,11 @@ def by_letters(text: str) -> bool:
     return bool(_RUN.search(text) or _SEMITIC.search(text))
 
 
+def part_of_run(term: str) -> bool:
+    """Whether a term is of a script without spaces: a pair or triple of its characters."""
+    return bool(_RUN.fullmatch(term))
+
+
 def stems(text: str) -> list[str]:
     """What counts half: the stems of those terms that have one, then the words with Vietnamese tones, each in order.
 
@@ -84,13 +89,14 @@ def match_any(query: str, limit: int = MOST_TERMS) -> str:
 
 def match_pairs(query: str, limit: int = MOST_TERMS) -> str:
     """A query -> an FTS5 expression that fits where two of its terms stand side by side as they do in it; "" if it has
-    no two.
+    no two. Those that overlap, as pairs and triples of characters do, are no such two.
 
     >>> match_pairs("net revenue")
     '{title name body} : "net revenue"'
     """
     found = terms(query)
-    pairs = dict.fromkeys(f"{first} {second}" for first, second in itertools.pairwise(found))
+    apart = [(a, b) for a, b in itertools.pairwise(found) if not (part_of_run(a) and a[1:] == b[:-1])]
+    pairs = dict.fromkeys(map(" ".join, apart))
     return " OR ".join(match_word(pair) for pair in list(pairs)[:limit])
 
 

@@ -97,6 +97,12 @@ def test_hybrid_is_the_sum_of_standardised_lanes(retriever: Retriever) -> None:
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+def test_half_of_the_parts_of_a_run_count_as_asked(retriever: Retriever) -> None:
+    with retriever.index.snapshot() as snapshot:
+        word, run = snapshot.ceiling("zeppelin"), snapshot.ceiling("東京都")
+    assert run == word  # two pairs that no page has, at half of a word that none has
+
+
 def test_a_page_without_tokens_is_found_by_its_text_or_not_at_all(tmp_path: Path) -> None:
     class Mute(WordEncoder):
         def encode_pages(self, pages: Any) -> list[PageTokens]:

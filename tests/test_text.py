@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from index import catalog, schema
-from index.text import match_any, stems, terms
+from index.text import match_any, match_pairs, match_word, stems, terms
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,13 @@ def test_only_the_first_terms_of_a_long_query_are_asked() -> None:
     assert match_any("a b a c", limit=2).count(" : ") == 2
     assert '"c"' not in match_any("a b a c", limit=2)
     assert match_any("...") == ""
+
+
+def test_pairs_are_of_terms_that_do_not_overlap() -> None:
+    assert match_pairs("net revenue 2019").replace("{title name body} : ", "") == '"net revenue" OR "revenue 2019"'
+    assert match_pairs("環境変数 ภาษาไทย") == match_word("变数 ภาษ")  # where one run ends and the next begins
+    assert match_pairs("환경 변수") == match_word("환경 변수")
+    assert match_pairs("revenue") == match_pairs("東京都") == ""
 
 
 def test_a_catalog_has_the_lane_that_a_query_expects(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from ingest.page import Words
+from retriever.encoders.box.cells import dashes, dollars, without
 from retriever.encoders.box.components import components
 from retriever.encoders.box.confidence import CERTAIN, CONFIDENT, believed, crowded, likely, plain
 from retriever.encoders.box.ctc import Doubts, Language, Read, ctc
@@ -161,7 +162,10 @@ class Reader:
             read = self._lines(cuts, pool, known or {})
             if korean([word for one in read for word, _, _ in one.words]):
                 read = [*pool.map(self._not_chinese, cuts, read)]
+            read = dollars(cuts, read)
+            alone = dashes(cuts, read)
             placed = [one for one in zip(range(len(cuts)), cuts, read, strict=True) if believed(one[2])]
+            placed = [*without(placed, alone), *alone]
             parts = self._parts(cuts, placed)
             again = self._lines([line for _, line in parts], pool, {})
         placed += [(i, line, told) for (i, line), told in zip(parts, again, strict=True) if believed(told)]

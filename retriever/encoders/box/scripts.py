@@ -20,6 +20,8 @@ _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό í_ί ïїϊ"
 )
 _GROUPS = _ALIKE.split()
+_POINTS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(\.\d{3})+[)\]%*]*")
+_COMMAS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(,\d{3})+(\.\d+)?[)\]%*]*")
 _INNER = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])")  # an apostrophe between letters
 VIETNAMESE = "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ"  # letters that tell it
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
@@ -142,8 +144,9 @@ def narrow(text: str) -> bool:
 
 
 def settled(words: list[str]) -> list[str]:
-    """The words of a page with one form of apostrophe between letters, quotes that close as they open, marks that its
-    language has, and short words that could be of its Cyrillic or Greek in it where none beside them is Latin."""
+    """The words of a page with one form of apostrophe between letters, quotes that close as they open, commas in all
+    large numbers where most have them, marks that its language has, and short words that could be of its Cyrillic or
+    Greek in it where none beside them is Latin."""
     told, marks = list(words), Counter(c for word in words for c in _INNER.findall(word))
     rounded = _rounded(words)
     if len(marks) > 1 or rounded:
@@ -153,6 +156,7 @@ def settled(words: list[str]) -> list[str]:
         told = [word.replace('"', "”") for word in told]
     if rounded:
         told = _round([_LAST.sub("s’", word) for word in told])
+    told = _thousands(told)
     if korean(words):
         told = _quoted(["•" if word in ("·", "・") else word.translate(_HALF) for word in told])
     text = "".join(words).lower()
@@ -168,6 +172,16 @@ def settled(words: list[str]) -> list[str]:
             told[i] = "".join(_LIKE[c][script] if c in _LIKE else c for c in told[i])
         elif script and word == "0" and not any(c.isdigit() for c in beside):
             told[i] = "0оο"[script]
+    return told
+
+
+def _thousands(words: list[str]) -> list[str]:
+    """The words of a page with commas in all large numbers, where three have them and few points."""
+    points = [i for i, word in enumerate(words) if _POINTS.fullmatch(word)]
+    commas = sum(_COMMAS.fullmatch(word) is not None for word in words) if points else 0
+    told = list(words)
+    for i in points if commas >= max(3, 4 * len(points)) else []:
+        told[i] = words[i].replace(".", ",")
     return told
 
 

@@ -64,7 +64,7 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
     """Before which characters of `text`, at columns `centre`, a space was missed.
 
     A gap belongs to the space within a character's advance of it; others as wide as those of spaces, or where there
-    are not two as wide as a space should be, are missed ones. None between digits or in scripts without spaces, nor
+    are not two as wide as a space should be, are missed ones. None in numbers or in scripts without spaces, nor
     before the first character or after the last, as to the frame of a chart; beside slender letters and points only
     where it is wider than those around it, as such are in monospaced words.
     """
@@ -94,7 +94,8 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
         around = slice(max(0, gap - _BESIDE), gap + _BESIDE + 1)
         beside = width[around][~taken[around]]
         wide = not _SLENDER.isdisjoint(pair) and len(beside) > _BESIDE and width[gap] < 2.2 * median(beside) + 2
-        if " " not in pair and max(pair) < WIDE and not pair.isdigit() and not wide:
+        number = pair.isdigit() or (pair[0].isdigit() and pair[1] in ",." and "".join(text[i + 1 : i + 2]).isdigit())
+        if " " not in pair and max(pair) < WIDE and not number and not wide:
             missed.append(i)
     return sorted({*missed})
 
