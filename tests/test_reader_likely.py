@@ -113,8 +113,8 @@ def test_the_recogniser_tells_what_it_hesitated_between() -> None:
     line = np.full((48, 200, 3), 255, np.uint8)
     line[12:36, 20:24] = line[12:36, 60:64] = 0
     x = (line.transpose(2, 0, 1)[None] / np.float32(127.5) - 1).astype(np.float32)
-    best, sure, others, logits = reader._recogniser.run(None, {"x": x})
-    assert best.shape == sure.shape and others.shape == logits.shape == (len(best), others.shape[1])
+    best, sure, others, logits, curly = reader._recogniser.run(None, {"x": x})
+    assert best.shape == sure.shape == curly.shape and others.shape == logits.shape == (len(best), others.shape[1])
     for step in np.flatnonzero(best):
         own = logits[step][others[step] == best[step]]
         assert len(own) and own.max() >= logits[step].max() - 1e-3

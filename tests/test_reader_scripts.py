@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from retriever.encoders.box import BoxEncoder
+from retriever.encoders.box.ctc import apostrophes
 from retriever.encoders.box.forms import in_one_form
 from retriever.encoders.box.reader import Reader
 from retriever.encoders.box.scripts import consistent, settled
@@ -132,6 +133,11 @@ def test_a_word_has_one_script(read: str, told: str) -> None:
     assert "".join(consistent(list(read))) == told
 
 
+def test_an_apostrophe_is_of_the_kind_that_its_steps_tell() -> None:
+    best, curly = np.array([5, 3, 3, 0, 4, 5, 3, 4]), np.array([9.0, -1.0, 3.0, 9.0, -2.0, 9.0, -2.0, 1.0])
+    assert apostrophes(best, curly, (3, 4)).tolist() == [5, 4, 4, 0, 3, 5, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("read", "told"),
     [
@@ -141,6 +147,13 @@ def test_a_word_has_one_script(read: str, told: str) -> None:
         ('„unu” și "doi" sau', '„unu” și "doi" sau'),
         ('“one" (and "two") of the firms\' own', "“one” (and “two”) of the firms’ own"),
         ('"one" "two" "of the firms\' own and “', '"one" "two" "of the firms\' own and “'),
+        ("it’s Tom's", "it's Tom's"),
+        ('it’s Tom’s "own" firm', "it’s Tom’s “own” firm"),
+        ("$1,204 3.188 12,377 (2,422) 0.125 1.5", "$1,204 3,188 12,377 (2,422) 0.125 1.5"),
+        ("1,204 3.188 12.377 2,422 5,100", "1,204 3.188 12.377 2,422 5,100"),
+        ("costs $5 (s27.7 s500 İ3,911 8İ s8 is", "costs $5 ($27.7 $500 3,911 8 s8 is"),
+        ("liabilițies " + "of the firm " * 60, "liabilities " + "of the firm " * 60),
+        ("Galați " + "of the firm " * 30, "Galați " + "of the firm " * 30),
         ("B числе граждан EC и 0 других", "В числе граждан ЕС и о других"),
         ("один EC или IT хаб города to be or", "один ЕС или IT хаб города to be or"),
         ("to όνομα των ομάδων from A to this", "το όνομα των ομάδων from A to this"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retriever.encoders.box.states import session
 from retriever.encoders.box.weights import FOLDER
 from retriever.training.reader import classes, lines
 
@@ -112,3 +113,20 @@ def test_the_second_head_is_restored_from_the_file() -> None:
     assert len(names) == 20
     for name in names:
         np.testing.assert_allclose(again[name], before[name], atol=2e-3)
+
+
+def test_round_apostrophes_are_told_by_one_output_more() -> None:
+    pytest.importorskip("onnx")
+    from retriever.training.reader import marks
+
+    chance = np.random.default_rng(0)
+    narrow, own = chance.normal(size=(400, 80)), chance.normal(size=80)
+    weights, bias = marks.fit(narrow, narrow @ own > 0.5)
+    assert ((narrow @ weights + bias > 0) == (narrow @ own > 0.5)).mean() > 0.97
+    model = (FOLDER / "recogniser.onnx").read_bytes()
+    x = chance.normal(size=(1, 3, 48, 160)).astype(np.float32)
+    *before, _ = session(model, 1).run(None, {"x": x})
+    *after, curly = session(marks.told(model, np.zeros(80), 2.5), 1).run(None, {"x": x})
+    assert (curly == 2.5).all() and curly.shape == before[0].shape
+    for was, now in zip(before, after, strict=True):
+        np.testing.assert_array_equal(was, now)

@@ -141,6 +141,18 @@ def ctc(
     return Read("".join(text), float(sure[first].mean()), words, advance, (centre / len(best)).tolist())
 
 
+def apostrophes(best: np.ndarray, curly: np.ndarray, kinds: tuple[int, int]) -> np.ndarray:
+    """The classes `best` (s,) of a line's steps, apostrophes of either of `kinds`, straight and round, being what
+    `curly` (s,), over 0 for round ones, tells of the steps of each."""
+    at = np.flatnonzero((best == kinds[0]) | (best == kinds[1]))
+    if len(at) == 0:
+        return best
+    told = best.copy()
+    for run in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1):
+        told[run] = kinds[int(curly[run].sum() > 0)]
+    return told
+
+
 def _without_hangul(
     best: np.ndarray, first: np.ndarray, end: np.ndarray, characters: list[str], doubts: Doubts
 ) -> np.ndarray:

@@ -26,7 +26,7 @@ from ingest.page import Words
 from retriever.encoders.box.cells import dashes, dollars, without
 from retriever.encoders.box.components import components
 from retriever.encoders.box.confidence import CERTAIN, CONFIDENT, believed, crowded, likely, plain
-from retriever.encoders.box.ctc import Doubts, Language, Read, ctc
+from retriever.encoders.box.ctc import Doubts, Language, Read, apostrophes, ctc
 from retriever.encoders.box.forms import in_one_form
 from retriever.encoders.box.initialisers import borrowed
 from retriever.encoders.box.lines import Cut, Line, boxes_of, lines_at, lines_of, on_a_side
@@ -82,6 +82,7 @@ class Reader:
         self._characters = ["", *json.loads(characters)]
         places: dict[str, int] = {}
         self._first = np.array([places.setdefault(c, k) for k, c in enumerate(self._characters)])
+        self._apostrophes = places["'"], places["’"]
         self._hangul = np.array([bool(c) and hangul(c) for c in self._characters])
         self.characters = frozenset(self._characters[1:])
         self._threads, self._nats, self._other, self.languages = threads, nats, other, languages
@@ -286,8 +287,8 @@ class Reader:
         line = np.asarray(Image.fromarray(one).resize((width, _HEIGHT), Image.Resampling.BICUBIC))
         between = gaps(line if grey else line[:, :, 1])
         for net in (self._quick, self._recogniser) if quick else (self._recogniser,):
-            best, sure, others, logits = net.run(None, {"x": _normalised(line)})
-            best, others = self._first[best], self._first[others]
+            best, sure, others, logits, curly = net.run(None, {"x": _normalised(line)})
+            best, others = apostrophes(self._first[best], curly, self._apostrophes), self._first[others]
             doubts = Doubts(others, logits, self._nats, self.languages)
             if net is self._recogniser and len(steps := doubted(best, logits, self._hangul)):
                 doubts = doubts._replace(again=read_again(line, one, steps, self._likeliest))
@@ -298,7 +299,7 @@ class Reader:
 
     def _likeliest(self, line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest classes (s, m) of a line's steps, and their logits (s, m)."""
-        _, _, others, logits = self._recogniser.run(None, {"x": _normalised(line)})
+        others, logits = self._recogniser.run(["others", "logits"], {"x": _normalised(line)})
         return self._first[others], logits
 
 

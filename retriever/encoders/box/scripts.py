@@ -20,9 +20,13 @@ _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
     "aаα bьβ cс_ eеε iіι jј_ kкκ mмμ oоο pрρ sѕ_ tтτ u_υ v_ν wшω xхχ yуγ rг_ nпη _фφ _лλ _іί _пπ _оό í_ί ïїϊ"
 )
 _GROUPS = _ALIKE.split()
-_POINTS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(\.\d{3})+[)\]%*]*")
+_POINTS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(\.\d{3})+[)\]*]*")
 _COMMAS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(,\d{3})+(\.\d+)?[)\]%*]*")
-_INNER = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])")  # an apostrophe between letters
+_PRICE = re.compile(r"^(\(?)s(?=\d{2}|\d\.\d)")
+_RULES = re.compile(r"(?<=\d)İ|İ(?=\d)")
+_BELOW = re.compile("[ạẠẹẸịỊọỌụỤẓẒḥḤḍḌșȘțȚşŞţŢ]")
+_RARE = 500
+_INNER = re.compile(r"(?<=[^\W_])['’](?=[^\W\d_])")  # an apostrophe in a word or behind a number
 VIETNAMESE = "ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹơưđ"  # letters that tell it
 _HAN = dict(zip("ーニカロタエチ", "一二力口夕工千", strict=True))
 _ALPHABETS = (  # how many letters tell an alphabet, which, those of others it is given for, its own
@@ -148,15 +152,15 @@ def settled(words: list[str]) -> list[str]:
     large numbers where most have them, marks that its language has, and short words that could be of its Cyrillic or
     Greek in it where none beside them is Latin."""
     told, marks = list(words), Counter(c for word in words for c in _INNER.findall(word))
-    rounded = _rounded(words)
+    rounded = _rounded(words, marks)
     if len(marks) > 1 or rounded:
-        often = "’" if rounded or marks["’"] > 3 * marks["'"] else "'"
+        often = "’" if rounded or marks["’"] > marks["'"] else "'"
         told = [_INNER.sub(often, word) for word in told]
     if any("„" in word for word in words) and not any(word.lstrip("([")[:1] == '"' for word in words):
         told = [word.replace('"', "”") for word in told]
     if rounded:
         told = _round([_LAST.sub("s’", word) for word in told])
-    told = _thousands(told)
+    told = _underlined(_figures(told))
     if korean(words):
         told = _quoted(["•" if word in ("·", "・") else word.translate(_HALF) for word in told])
     text = "".join(words).lower()
@@ -175,23 +179,37 @@ def settled(words: list[str]) -> list[str]:
     return told
 
 
-def _thousands(words: list[str]) -> list[str]:
-    """The words of a page with commas in all large numbers, where three have them and few points."""
-    points = [i for i, word in enumerate(words) if _POINTS.fullmatch(word)]
-    commas = sum(_COMMAS.fullmatch(word) is not None for word in words) if points else 0
-    told = list(words)
-    for i in points if commas >= max(3, 4 * len(points)) else []:
-        told[i] = words[i].replace(".", ",")
+def _figures(words: list[str]) -> list[str]:
+    """The words of a page with commas in all large numbers, where three times as many have them as points, and "$" for
+    "s" before figures, where it has some; rules of tables beside figures are no letters."""
+    told = [_RULES.sub("", word) for word in words]
+    if any("$" in word for word in words):
+        told = [_PRICE.sub(r"\1$", word) for word in told]
+    points = [i for i, word in enumerate(told) if _POINTS.fullmatch(word)]
+    commas = sum(_COMMAS.fullmatch(word) is not None for word in told) if points else 0
+    for i in points if commas >= 3 * len(points) else []:
+        told[i] = told[i].replace(".", ",")
     return told
 
 
-def _rounded(words: list[str]) -> bool:
-    """Whether quotes and apostrophes of a page are round: some that open are read so, those that close and apostrophes
-    pass for straight ones."""
+def _underlined(words: list[str]) -> list[str]:
+    """The words of a page with no marks below letters, which the rules of tables pass for, where one letter in RARE has
+    such at most."""
+    text = "".join(words)
+    marked = _BELOW.findall(text)
+    if not 0 < len(marked) * _RARE < len(text):
+        return words
+    return [_BELOW.sub(lambda one: unicodedata.normalize("NFD", one[0])[0], word) for word in words]
+
+
+def _rounded(words: list[str], marks: Counter[str]) -> bool:
+    """Whether quotes and apostrophes of a page are round: some that open are read so, as those that close pass for
+    straight ones, or most of its apostrophes, `marks`."""
     text = "".join(words)
     opened, others = text.count("“"), text.count('"') + text.count("”")
     latin = "„" not in text and sum(c >= WIDE for c in text) * 8 < len(text)
-    return latin and opened > 0 and opened + others > 1 and 3 * opened >= text.count('"')
+    opens = opened > 0 and opened + others > 1 and 3 * opened >= text.count('"')
+    return latin and (opens or marks["’"] > max(1, 2 * marks["'"]))
 
 
 def _quoted(words: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ _SPACE = 12.0
 _BESIDE = 4  # gaps each side, which in monospaced words are wide
 _LEAST = 4  # columns that most gaps in monospaced words are wider than
 _ADDRESS = re.compile(r"(?:https? ?: ?//|www ?\.)(?:\S| (?=[./])|(?:(?<=[.])|(?<=//)) (?=[a-z0-9]))+")
+_NARROW, _CLOSE = 0.8, 0.7  # of the other spaces, and of what is between the middles of characters
+_FEW = re.compile(r"\d(?!\d\d)")  # fewer than three figures
 _SLENDER = frozenset(".:/_'\"()[]*~-|!iltrfj")  # beside which they are widest
 
 
@@ -26,7 +28,8 @@ def between_wide(text: list[str], centre: np.ndarray, least: float) -> np.ndarra
 
 
 def monospaced(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """(n,) bool, which characters are spaces no wider than what is between the letters of monospaced words."""
+    """(n,) bool, which characters are spaces no wider than what is between the letters of monospaced words, or, beside
+    figures, narrower than the others, as before and behind a one; those that part thousands stay."""
     false = np.zeros(len(text), bool)
     spaces = np.flatnonzero([c == " " for c in text])
     if len(spaces) < 3 or len(gaps) < _BESIDE:
@@ -35,11 +38,13 @@ def monospaced(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> np.ndar
     near = np.abs(centre[spaces][:, None] - place) < 1.2 * median(np.diff(centre))
     own, letters = np.where(near, width, 0), ~near.any(0)
     widest = own.max(1)
-    usual = median(widest)
+    usual, apart = median(widest), median(np.diff(centre))
     for space, gap, wide in zip(spaces.tolist(), own.argmax(1).tolist(), widest.tolist(), strict=True):
         beside = slice(max(0, gap - _BESIDE), gap + _BESIDE + 1)
         around = median(width[beside][letters[beside]]) if letters[beside].sum() >= _BESIDE else 0.0
         false[space] = around > _LEAST < wide < min(0.6 * usual, 1.6 * around)
+        figures = space > 0 and text[space - 1].isdigit() and _FEW.match("".join(text[space + 1 : space + 4]))
+        false[space] |= bool(figures) and wide < min(_NARROW * usual, _CLOSE * apart)
     return false
 
 
@@ -90,6 +95,7 @@ def missed_spaces(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> list
     missed = []
     for gap in np.flatnonzero(~taken & (width >= least)).tolist():
         i = int(np.abs(edges - place[gap] - late).argmin()) + 1
+        i += text[i] in ",." and text[i - 1].isalpha() and i + 1 < len(text)  # the gap is behind it
         pair = text[i - 1] + text[i]
         around = slice(max(0, gap - _BESIDE), gap + _BESIDE + 1)
         beside = width[around][~taken[around]]
