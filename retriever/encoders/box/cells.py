@@ -22,6 +22,7 @@ _EDGE = 0.4  # heights by which their right edges differ
 _BESIDE = 0.5  # heights of paper on both sides of a dash
 _LONG, _THICK = (0.22, 1.4), 0.13  # heights
 _MIDDLE = (0.2, 0.8)  # of a row, beyond which rows above and below reach into it
+_SAME = 0.12  # heights between the middles of what is in one row
 _INK = 40  # of 255
 
 
@@ -71,8 +72,12 @@ def dashes(cuts: Sequence[Cut], read: Sequence[Read]) -> list[Cell]:
     rows = [(i, cut) for i, cut in told if not cut.upright]
     columns = _columns([(cut, read[i]) for i, cut in rows])
     left: list[Cell] = []
+    seen: list[float] = []
     for i, row in rows if len(columns) else []:
         middle = (row.y0 + row.y1) / 2
+        if any(abs(middle - other) < _SAME * row.height for other in seen):
+            continue
+        seen.append(middle)
         same = [(k, cut) for k, cut in told if cut.y0 < middle < cut.y1]
         for x0, x1 in _strokes(row, [cut for _, cut in same]):
             cell = Line(row.image, x0, row.y0, x1, row.y1)

@@ -21,7 +21,7 @@ def likely(read: Read) -> float:
 
 def plain(read: Read) -> bool:
     """Whether a line is of letters without marks, figures and signs, and sure: 8 bits read such lines no worse."""
-    return read.text.isascii() and read.confidence >= PLAIN
+    return read.text.replace("’", "'").isascii() and read.confidence >= PLAIN
 
 
 def believed(read: Read) -> bool:
