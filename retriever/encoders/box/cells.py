@@ -23,6 +23,7 @@ _BESIDE = 0.5  # heights of paper on both sides of a dash
 _LONG, _THICK = (0.22, 1.4), 0.13  # heights
 _MIDDLE = (0.2, 0.8)  # of a row, beyond which rows above and below reach into it
 _SAME = 0.12  # heights between the middles of what is in one row
+_RECENT = 100  # dashes of rows so close that they may have the same one
 _INK = 40  # of 255
 
 
@@ -69,25 +70,30 @@ def dashes(cuts: Sequence[Cut], read: Sequence[Read]) -> list[Cell]:
         for i, (cut, one) in enumerate(zip(cuts, read, strict=True))
         if isinstance(cut, Line) and believed(one) and not _BAR.issuperset(one.text)
     ]
-    rows = [(i, cut) for i, cut in told if not cut.upright]
-    columns = _columns([(cut, read[i]) for i, cut in rows])
+    columns = _columns([(cut, read[i]) for i, cut in told if not cut.upright])
+    if len(columns) == 0:
+        return []
+    y0, y1 = np.array([(cut.y0, cut.y1) for _, cut in told]).T
+    middles = (y0 + y1) / 2
     left: list[Cell] = []
-    seen: list[float] = []
-    for i, row in rows if len(columns) else []:
-        middle = (row.y0 + row.y1) / 2
-        if any(abs(middle - other) < _SAME * row.height for other in seen):
+    last = -np.inf
+    for place in np.argsort(middles, kind="stable").tolist():
+        (i, row), middle = told[place], middles[place]
+        if row.upright or middle - last < _SAME * row.height:
             continue
-        seen.append(middle)
-        same = [(k, cut) for k, cut in told if cut.y0 < middle < cut.y1]
-        for x0, x1 in _strokes(row, [cut for _, cut in same]):
-            cell = Line(row.image, x0, row.y0, x1, row.y1)
-            if not any(_within(cell, other) for other in left):
-                left.append(Cell(max((k for k, cut in same if cut.x1 <= x1), default=i), cell, alone("—")))
+        last = middle
+        same = [told[k] for k in np.flatnonzero((y0 < middle) & (y1 > middle)).tolist()]
+        for start, end in _strokes(row, [cut for _, cut in same]):
+            line = Line(row.image, start, row.y0, end, row.y1)
+            if not any(_within(line, other) for other in left[-_RECENT:]):
+                left.append(Cell(max((k for k, cut in same if cut.x1 <= end), default=i), line, alone("—")))
     found: list[Cell] = []
-    while more := [cell for cell in left if _under(columns, cell.line)]:
-        found += more
-        left = [cell for cell in left if cell not in more]
+    while len(columns):
+        under = [_under(columns, cell.line) for cell in left]
+        more = [cell for cell, near in zip(left, under, strict=True) if near]
+        left = [cell for cell, near in zip(left, under, strict=True) if not near]
         columns = np.array([(line.x0, (line.y0 + line.y1) / 2, line.x1) for _, line, _ in more])
+        found += more
     return found
 
 
@@ -120,9 +126,14 @@ def _columns(level: Sequence[tuple[Line, Read]]) -> np.ndarray:
             if _FIGURE.match(word):
                 figures.append((line.x0 + start * long, y, line.x0 + end * long, line.height))
     at = np.array(figures).reshape(-1, 4)
-    apart = np.abs(at[:, None, :3] - at[None, :, :3]) / at[:, None, 3:]
-    stacked = (apart[:, :, 2] < _EDGE) & (apart[:, :, 1] > 0.5) & (apart[:, :, 1] < _STACKED)
-    return at[stacked.any(1), :3]
+    stacked = np.zeros(len(at), bool)
+    for shift in (0.0, 0.5) if len(at) else ():  # edges that agree are between the same bounds in one of both
+        strip = np.floor(at[:, 2] / (2 * _EDGE * np.median(at[:, 3])) + shift)
+        order = np.lexsort((at[:, 1], strip))
+        apart = np.diff(at[order, 1]) / at[order[1:], 3]
+        pair = (np.diff(strip[order]) == 0) & (apart > 0.5) & (apart < _STACKED)
+        stacked[order[:-1][pair]] = stacked[order[1:][pair]] = True
+    return at[stacked, :3]
 
 
 def _strokes(row: Line, covered: Sequence[Line]) -> list[tuple[int, int]]:
