@@ -151,7 +151,7 @@ def test_an_apostrophe_is_of_the_kind_that_its_steps_tell() -> None:
         ('it’s Tom’s "own" firm', "it’s Tom’s “own” firm"),
         ("$1,204 3.188 12,377 (2,422) 0.125 1.5", "$1,204 3,188 12,377 (2,422) 0.125 1.5"),
         ("1,204 3.188 12.377 2,422 5,100", "1,204 3.188 12.377 2,422 5,100"),
-        ("costs $5 (s27.7 s500 İ3,911 8İ s8 is", "costs $5 ($27.7 $500 3,911 8 s8 is"),
+        ("costs $5 (s27.7 s500 İ3,911 8İ s22 is", "costs $5 ($27.7 $500 3,911 8 s22 is"),
         ("liabilițies " + "of the firm " * 60, "liabilities " + "of the firm " * 60),
         ("Galați " + "of the firm " * 30, "Galați " + "of the firm " * 30),
         ("B числе граждан EC и 0 других", "В числе граждан ЕС и о других"),

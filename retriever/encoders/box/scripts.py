@@ -22,7 +22,7 @@ _ALIKE = (  # Latin, Cyrillic, Greek; _ where a script has none
 _GROUPS = _ALIKE.split()
 _POINTS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(\.\d{3})+[)\]*]*")
 _COMMAS = re.compile(r"[(\[$€£+−–-]*[1-9]\d{0,2}(,\d{3})+(\.\d+)?[)\]%*]*")
-_PRICE = re.compile(r"^(\(?)s(?=\d{2}|\d\.\d)")
+_PRICE = re.compile(r"^(\(?)s(?=\d{3}|\d+[.,]\d)")
 _RULES = re.compile(r"(?<=\d)İ|İ(?=\d)")
 _BELOW = re.compile("[ạẠẹẸịỊọỌụỤẓẒḥḤḍḌșȘțȚşŞţŢ]")
 _RARE = 500
@@ -162,7 +162,8 @@ def settled(words: list[str]) -> list[str]:
         told = _round([_LAST.sub("s’", word) for word in told])
     told = _underlined(_figures(told))
     if korean(words):
-        told = _quoted(["•" if word in ("·", "・") else word.translate(_HALF) for word in told])
+        told = [word.translate(_HALF).replace("″", "”") for word in told]
+        told = _quoted(["•" if word == "·" else word for word in told])
     text = "".join(words).lower()
     for tells, others, own, whole in _PAGES:
         if sum(map(text.count, tells)) > 0.02 * len(text):
