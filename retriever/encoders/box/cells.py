@@ -44,10 +44,10 @@ def dollars(cuts: Sequence[Cut], read: Sequence[Read]) -> list[Read]:
     """The lines as they were `read`, but "$" what passes for it, stands before a figure, and is not believed or stands
     above or below others, on a page that has some."""
     level = [(i, cut) for i, cut in enumerate(cuts) if isinstance(cut, Line)]
-    signs = np.array([cut.x0 for i, cut in level if read[i].text.startswith("$")])
     told = list(read)
-    if len(signs) == 0 and not any("$" in one.text for one in read):
+    if not any("$" in one.text for one in read):
         return told
+    signs = np.array([cut.x0 for i, cut in level if read[i].text.startswith("$")])
     figures = [(cut.x0, cut.y0, cut.y1) for i, cut in level if _FIGURE.match(read[i].text) and believed(read[i])]
     x0, y0, y1 = np.array(figures).reshape(-1, 3).T
     for i, cut in level:

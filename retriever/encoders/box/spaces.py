@@ -35,10 +35,11 @@ def monospaced(text: list[str], centre: np.ndarray, gaps: np.ndarray) -> np.ndar
     if len(spaces) < 3 or len(gaps) < _BESIDE:
         return false
     place, width = gaps.mean(1), gaps[:, 1] - gaps[:, 0]
-    near = np.abs(centre[spaces][:, None] - place) < 1.2 * median(np.diff(centre))
+    apart = median(np.diff(centre))
+    near = np.abs(centre[spaces][:, None] - place) < 1.2 * apart
     own, letters = np.where(near, width, 0), ~near.any(0)
     widest = own.max(1)
-    usual, apart = median(widest), median(np.diff(centre))
+    usual = median(widest)
     for space, gap, wide in zip(spaces.tolist(), own.argmax(1).tolist(), widest.tolist(), strict=True):
         beside = slice(max(0, gap - _BESIDE), gap + _BESIDE + 1)
         around = median(width[beside][letters[beside]]) if letters[beside].sum() >= _BESIDE else 0.0

@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ def of(session: onnxruntime.InferenceSession, image: np.ndarray) -> tuple[np.nda
     return wide.astype(np.float16), narrow[0].astype(np.float16)
 
 
+def too_wide(image: np.ndarray) -> bool:
+    """Whether a line is left out, as it takes too many time steps."""
+    return image.shape[1] * 48 > _WIDEST * image.shape[0]
+
+
+def keep(folder: Path, numbers: range, make: Callable[[int], dict[str, Any]]) -> None:
+    """Makes the shards of those `numbers` that are not in `folder`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        path = folder / f"{number:03}.npz"
+        if not path.exists():
+            np.savez(path.with_suffix(".part.npz"), **make(number))
+            path.with_suffix(".part.npz").rename(path)
+            print(path, flush=True)  # noqa: T201
+
+
 def shard(
     number: int, texts: lines.Texts, fonts: lines.Fonts, session: onnxruntime.InferenceSession
 ) -> dict[str, object]:
@@ -72,7 +89,7 @@ def shard(
     while len(told) < LINES:
         language, text = texts.draw(chance)
         image = lines.render(text, fonts.of(language), chance) if text else None
-        if image is None or image.shape[1] * 48 > _WIDEST * image.shape[0]:
+        if image is None or too_wide(image):
             continue
         a, b = of(session, image)
         wide.append(a)
@@ -93,7 +110,6 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--shares", default="", help="of languages, other than those of lines.py: ko=90,ja=40")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     known = classes.former(json.loads((given.base / "characters.json").read_text("utf-8")))
     every = {*known, *classes.added(known), " "}
     by_language = {}
@@ -104,12 +120,11 @@ def main() -> None:
     shares.update({language: int(share) for language, share in re.findall(r"([a-z-]+)=(\d+)", given.shares)})
     texts, fonts = lines.Texts(by_language, every, shares), lines.Fonts()
     session = trunk((given.base / "recogniser.onnx").read_bytes())
-    for number in range(given.first, given.first + given.shards):
-        path = given.out / f"{number:03}.npz"
-        if not path.exists():
-            np.savez(path.with_suffix(".part.npz"), **shard(number, texts, fonts, session))  # type: ignore[arg-type]
-            path.with_suffix(".part.npz").rename(path)
-            print(path, flush=True)  # noqa: T201
+    keep(
+        given.out,
+        range(given.first, given.first + given.shards),
+        lambda number: shard(number, texts, fonts, session),
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ SHARES = {"fr": 3, "it": 2, "de": 2, "pl": 1}  # of languages
 LINES = 1000
 FOLDS = 8
 DECAY = 1e-4
-WIDEST = 1100
 CLEARLY = 1.0  # nats by which round has to be likelier, as blur rounds straight ones
 _ADDED = ("{}'s", "{}s'", "l'{}", "d'{}", "n'{}", "{}'t", "{}'re", "'{}'")
 
@@ -42,7 +41,7 @@ def drawn(texts: lines.Texts, fonts: lines.Fonts, chance: random.Random) -> tupl
         words[at] = chance.choice(_ADDED).format(words[at])
     curly, font = chance.random() < 0.5, chance.choice(fonts.of("fr"))
     image = lines.render(" ".join(words).replace("'", "’" if curly else "'"), [font], chance) if words else None
-    if image is None or image.shape[1] * 48 > WIDEST * image.shape[0]:
+    if image is None or features.too_wide(image):
         return None
     return image, curly, zlib.crc32(Path(font[0]).name.encode()) % FOLDS
 
@@ -122,14 +121,11 @@ def main() -> None:
     pair = [known.index(mark) + 1 for mark in "'’"]
     every = {one: [text for text in lines.texts_of(given.debs, one) if not lines.held_out(text)] for one in SHARES}
     texts, fonts, session = lines.Texts(every, {*known, " "}, SHARES), lines.Fonts(), features.trunk(model)
-    given.work.mkdir(parents=True, exist_ok=True)
-    for number in range(given.first, given.first + given.shards):
-        path = given.work / f"{number:03}.npz"
-        if not path.exists():
-            part = shard(number, texts, fonts, session, model, pair)
-            np.savez(path.with_suffix(".part.npz"), **part)  # type: ignore[arg-type]
-            path.with_suffix(".part.npz").rename(path)
-            print(path, flush=True)  # noqa: T201
+    features.keep(
+        given.work,
+        range(given.first, given.first + given.shards),
+        lambda number: shard(number, texts, fonts, session, model, pair),
+    )
     parts = [np.load(path) for path in sorted(given.work.glob("???.npz"))]
     narrow, curly, fold = (np.concatenate([part[name] for part in parts]) for name in ("narrow", "round", "fold"))
     weights, bias = fit(narrow[fold != 0], curly[fold != 0])
